@@ -1,0 +1,71 @@
+# Each target sets up what it needs: on a fresh machine only make and a Python 3.10-3.13 are there.
+#   make test PYTHON=python3.12 VENV=.venv-3.12     another Python, in an environment of its own
+#   make test ARGS="-k masking -x"                  a part of the tests
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?=
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+LOCK := requirements/lock.txt
+# pip's own settings (index, proxy, certificates) are left as they are.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check bench lock clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline (ARGS=--keep leaves it up)
+	@$(BIN)/mlauth demo $(ARGS)
+
+test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
+	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov)
+
+check: $(VENV)/.installed ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## what an activation costs, and against what
+	@$(BIN)/python benchmarks/activation.py $(ARGS)
+
+lock: $(VENV)/.made ## resolve anew: requirements/lock.txt (ARGS=--upgrade takes the newest)
+	@$(PIP) install -qq 'uv>=0.8'
+	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev -o $(LOCK) $(ARGS) --quiet \
+	  --universal --python-version 3.10 --generate-hashes --no-strip-extras \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+	@{ echo '# Made by `make lock` from pyproject.toml: the project, its extra demo and the group dev.'; cat $(LOCK); } > $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
+	@if grep -nE '://|^-|@' $(LOCK); then echo '$(LOCK): an address or an option got in' >&2; exit 1; fi
+
+clean: ## remove what make and the tests made
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# A virtual environment with the first Python that is in the range and can make one.
+$(VENV)/.made:
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then \
+	    echo "$(VENV): made with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV); touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo 'make needs Python 3.10 to 3.13 with its venv module (name one: make PYTHON=/path/to/python3); none works among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)' >&2; exit 1
+
+# What the lock names and nothing else: no resolving, every file checked against its hash.
+$(VENV)/.locked: $(LOCK) | $(VENV)/.made
+	@echo "$(VENV): installing the pinned packages, once (a few minutes)"
+	@$(PIP) install -qq --no-deps --require-hashes -r $(LOCK)
+	@touch $@
+
+# The project itself, editable, built with the pinned backend; then: does the lock still fit?
+$(VENV)/.installed: pyproject.toml $(VENV)/.locked
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@$(PIP) check || { echo 'pyproject.toml and $(LOCK) do not fit: run make lock' >&2; exit 1; }
+	@touch $@
