@@ -1,0 +1,221 @@
+"""Walks credentials through the stages of a check: for `check`, and before every activation."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Union
+
+from pydantic import SecretStr
+
+from mlauth import redaction
+from mlauth.checks import CheckReport, Stage, StageFailed, Status
+from mlauth.credentials import Credentials, Exports
+from mlauth.credentials.zenml import (
+    API_KEY,
+    API_TOKEN,
+    TYPE,
+    URL,
+    VERIFY_SSL,
+    ca_of,
+    is_loopback,
+    is_off,
+    key_problem,
+    near_misses,
+    probe_server,
+    refuse_password,
+    url_problem,
+)
+from mlauth.deadline import Deadline
+from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
+from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
+from mlauth.references import SecretReference
+from mlauth.resolving import all_or_errors, try_all
+from mlauth.stores import StoredSecret
+
+Subject = Union[str, Profile, Credentials]
+
+
+@dataclass
+class Examination:
+    """What a walk through the stages brought.
+
+    Attributes:
+        report: the stages.
+        credentials: what was walked through, by system.
+        values: the values that were read and have the right shape, by system and field.
+        exports: what to export, by system, for those systems that passed.
+        errors: what ended the walk, by system, for those that did not.
+    """
+
+    report: CheckReport
+    credentials: dict[str, Credentials] = field(default_factory=dict)
+    values: dict[str, dict[str, SecretStr]] = field(default_factory=dict)
+    exports: dict[str, Exports] = field(default_factory=dict)
+    errors: dict[str, MLAuthError] = field(default_factory=dict)
+
+
+def check(
+    subject: Subject | None = None, *, timeout: float = 30.0, config: str = DEFAULT_FILE
+) -> CheckReport:
+    """Find out, against the real services, whether credentials work. Exports nothing.
+
+    Args:
+        subject: a profile's name, a profile or credentials; None for what the environment of
+            this process holds.
+        timeout: seconds for everything together.
+        config: the file of the profiles, for a name.
+
+    Returns:
+        The report; one that failed or is unknown is returned, not raised.
+
+    Raises:
+        InvalidProfile: the profile cannot be read.
+    """
+    deadline = Deadline(timeout)
+    if subject is None:
+        examination = Examination(CheckReport("the environment of this process"))
+
+        def walk() -> None:
+            with suppress(MLAuthError):  # the report has it
+                _examine_environment(examination.report, deadline.inner())
+
+        _bounded(deadline, examination, walk)
+        return examination.report
+    return examine(subject, deadline, config=config).report
+
+
+def examine(
+    subject: Subject, deadline: Deadline, *, config: str = DEFAULT_FILE, verify: bool = True
+) -> Examination:
+    """Walk a profile or credentials through the stages, inside the deadline.
+
+    Args:
+        subject: see `check`.
+        deadline: bounds everything.
+        config: the file of the profiles, for a name.
+        verify: whether the services are asked.
+
+    Raises:
+        InvalidProfile: the profile cannot be read.
+    """
+    if isinstance(subject, str):
+        found = load_profile(subject, config).credentials()
+        title = f"profile {subject!r} of {config}"
+    elif isinstance(subject, Profile):
+        found, title = subject.credentials(), "a profile given in code"
+    else:
+        found, title = [subject], f"{subject.system} credentials given in code"
+    examination = Examination(CheckReport(title), {item.system: item for item in found})
+    _bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
+    return examination
+
+
+def _bounded(deadline: Deadline, examination: Examination, walk: Callable[[], None]) -> None:
+    """Run a walk; where the time runs out, the stage that it is in is unknown."""
+    try:
+        deadline.run(walk, examination.report.subject)
+    except DeadlineExceeded as error:
+        # The overdue thread may still write into the report: what it does is not looked at.
+        examination.report = deepcopy(examination.report)
+        for result in examination.report.results:
+            if result.status is Status.UNKNOWN and not result.detail:
+                result.detail = f"no answer within {deadline.seconds:g} s: try a longer timeout"
+        for system in examination.credentials:
+            if system not in examination.exports:
+                examination.errors.setdefault(system, error)
+
+
+def _walk(examination: Examination, deadline: Deadline, verify: bool) -> None:
+    report, errors = examination.report, examination.errors
+    going = dict(examination.credentials)
+
+    def stages(look: Callable[[str, Credentials], None]) -> None:
+        for system, credentials in list(going.items()):
+            try:
+                look(system, credentials)
+            except MLAuthError as error:
+                errors[system] = bare(error)
+                del going[system]
+
+    def configured(system: str, credentials: Credentials) -> None:
+        with report.stage(system, Stage.CONFIGURED) as result:
+            result.warnings += credentials.configured(os.environ)
+
+    stages(configured)
+    since = time.monotonic()
+    answers = try_all([ref for item in going.values() for ref in item.references().values()], deadline)
+
+    def resolved(system: str, credentials: Credentials) -> None:
+        with report.stage(system, Stage.RESOLVED, since=since) as result:
+            result.detail, values = _resolved(credentials, answers)
+        with report.stage(system, Stage.WELL_FORMED):
+            credentials.well_formed(values)
+        examination.values[system] = values
+
+    stages(resolved)
+
+    def proven(system: str, credentials: Credentials) -> None:
+        values = examination.values[system]
+        examination.exports[system] = (
+            credentials.probe(values, report, deadline) if verify else credentials.exports(values)
+        )
+
+    stages(proven)
+
+
+def _resolved(
+    credentials: Credentials, answers: Mapping[SecretReference, StoredSecret | StoreError]
+) -> tuple[str, dict[str, SecretStr]]:
+    references = credentials.references()
+    secrets = all_or_errors({reference: answers[reference] for reference in references.values()})
+    details = [
+        f"{name} from {reference}"
+        + (f" (version {version})" if (version := secrets[reference].version) else "")
+        for name, reference in references.items()
+    ]
+    return ", ".join(details), {name: secrets[ref].value for name, ref in references.items()}
+
+
+def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
+    """Check what ZenML's own client would find in the environment of this process."""
+    with report.stage("zenml", Stage.CONFIGURED) as result:
+        result.warnings += near_misses(os.environ, wrong_if_missing=True)
+        refuse_password(os.environ)
+        url, key, token = (os.environ.get(name, "") for name in (URL, API_KEY, API_TOKEN))
+        if not url:
+            raise StageFailed(f"{URL} is not set: ZenML would run on a local store here")
+        problem = url_problem(url)
+        if not problem and url.startswith("http://") and not is_loopback(url):
+            problem = "sends the key over the network in clear: use https"
+        if problem:
+            raise StageFailed(f"{URL} {problem}")
+        if not key and not token:
+            raise StageFailed(f"neither {API_KEY} nor {API_TOKEN} is set")
+        if os.environ.get(TYPE, "rest") != "rest":
+            raise StageFailed(f"{TYPE} is not 'rest', so ZenML does not use {URL}: remove it")
+        if key and token:
+            result.warnings.append(
+                f"{API_TOKEN} is set too: ZenML's client ignores it and logs in with the key"
+            )
+        if is_off(os.environ.get(VERIFY_SSL, "")):
+            result.warnings.append(f"{VERIFY_SSL} is off: ZenML's client does not verify TLS")
+        result.detail = f"{URL} and {API_KEY if key else API_TOKEN} are set"
+    redaction.register([key or token])
+    if key:
+        with report.stage("zenml", Stage.WELL_FORMED):
+            problem = key_problem(key)
+            if problem:
+                raise StageFailed(f"the value of {API_KEY} {problem}")
+    probe_server(
+        url.rstrip("/"),
+        report,
+        deadline,
+        ca=ca_of(os.environ),
+        key=SecretStr(key) if key else None,
+        token=None if key else SecretStr(token),
+    )

@@ -1,0 +1,201 @@
+"""The command line: `mlauth check | exec | explain | demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from mlauth import stores
+from mlauth.activation import export, prepare
+from mlauth.checking import check
+from mlauth.checks import CheckReport, Status, is_unknown
+from mlauth.deadline import Deadline
+from mlauth.errors import InvalidReference, MLAuthError
+from mlauth.profiles import Settings, settings
+from mlauth.references import SecretReference
+from mlauth.resolving import read_all
+
+PASSED, FAILED, WRONG_USE, UNKNOWN = 0, 1, 2, 3
+# As of env(1): https://www.gnu.org/software/coreutils/manual/html_node/env-invocation.html
+CANNOT_PREPARE, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
+_CODES = {Status.PASSED: PASSED, Status.FAILED: FAILED, Status.UNKNOWN: UNKNOWN}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _one_line_errors(code: int) -> Callable[[F], F]:
+    """End a command whose error is one of ours with that one line and an exit code."""
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except MLAuthError as error:
+                _fail(str(error), code)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"mlauth: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _with_profile(function: F) -> F:
+    for decorator in (
+        click.option("--config", "-f", metavar="F", help="The file of the profiles."),
+        click.option("--profile", "-p", metavar="P", help="The profile (or MLAUTH_PROFILE)."),
+    ):
+        function = decorator(function)
+    return function
+
+
+def _settings(profile: str | None, config: str | None) -> Settings:
+    found = settings()
+    return found.model_copy(
+        update={"profile": profile or found.profile, "config": config or found.config}
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("mlauth"), prog_name="mlauth")
+def main() -> None:
+    """Service accounts for the flows of an ML platform."""
+
+
+@main.command("check")
+@_with_profile
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@_one_line_errors(WRONG_USE)
+def check_command(profile: str | None, config: str | None, as_json: bool) -> None:
+    """Find out if credentials work: those of a profile, else of the environment.
+
+    \b
+    Exit code: 0 passed, 1 failed, 3 unknown (a service gave no answer; the
+    credentials may be fine), 2 wrong use or configuration.
+    """
+    chosen = _settings(profile, config)
+    report = check(chosen.profile, timeout=chosen.timeout, config=chosen.config)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print_report(report, chosen.profile)
+    raise SystemExit(_CODES[report.status])
+
+
+def _print_report(report: CheckReport, profile: str | None) -> None:
+    hint = "" if profile else " (no profile was named: --profile or MLAUTH_PROFILE)"
+    click.echo(f"Checking {report.subject}{hint}")
+    print_stages(report)
+    click.echo(f"{report.status.value}: {report.summary()}")
+
+
+def print_stages(report: CheckReport) -> None:
+    """Print a report's stages as a table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("system", "stage", "status"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("detail", overflow="fold")
+    colours = {Status.PASSED: "green", Status.FAILED: "red", Status.UNKNOWN: "yellow"}
+    for result in report.results:
+        status = Text(result.status.value, style=colours[result.status])
+        taken = f"{result.seconds * 1000:,.0f} ms"
+        table.add_row(result.system, result.stage.value, status, taken, Text(result.detail))
+        for warning in result.warnings:
+            table.add_row("", "", Text("warning", style="yellow"), "", Text(warning))
+    Console().print(table)
+
+
+@main.command("exec", context_settings={"ignore_unknown_options": True})
+@_with_profile
+@click.option("--no-verify", is_flag=True, help="Do not ask the services first.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_one_line_errors(CANNOT_PREPARE)
+def exec_command(
+    profile: str | None, config: str | None, no_verify: bool, command: tuple[str, ...]
+) -> None:
+    """Run a command with the credentials of a profile: mlauth exec -p prod -- CMD…
+
+    The command replaces mlauth: signals and exit code are its own. Exit codes of
+    mlauth are those of env(1): 125 it could not prepare the environment, 126 the
+    command cannot be run, 127 it was not found.
+    """
+    chosen = _settings(profile, config)
+    if chosen.profile is None:
+        _fail("name the profile: --profile or MLAUTH_PROFILE", CANNOT_PREPARE)
+    program = shutil.which(command[0])
+    if program is None:
+        if os.path.exists(command[0]):
+            _fail(f"{command[0]} cannot be run: it is not an executable file", CANNOT_INVOKE)
+        _fail(f"{command[0]} was not found: is it installed and in PATH?", NOT_FOUND)
+    deadline = Deadline(chosen.timeout)
+    prepared = prepare(chosen.profile, deadline, verify=not no_verify, config=chosen.config)
+    # The process goes on under its number, so it owns what is made; the next activation sweeps.
+    exported = export(prepared.exports, owner=os.getpid())
+    for warning in prepared.warnings + exported.warnings():
+        click.echo(f"mlauth: warning: {warning}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        if os.name == "nt":  # there, execv returns to the shell before the command ends
+            raise SystemExit(subprocess.call([program, *command[1:]]))
+        os.execv(program, command)
+    except OSError as error:
+        exported.undo()
+        _fail(f"{command[0]} cannot be run: {error.strerror}", CANNOT_INVOKE)
+
+
+@main.command()
+@click.argument("reference")
+@_one_line_errors(FAILED)
+def explain(reference: str) -> None:
+    """Say where a reference points, as whom it is read, and if it can be read.
+
+    The value is read and thrown away, never shown. Exit code: 0 it can be read,
+    1 it cannot, 3 unknown, 2 it is no reference.
+    """
+    try:
+        parsed = SecretReference.parse(reference)
+    except InvalidReference as error:
+        _fail(str(error), WRONG_USE)
+    access = stores.new_store(parsed.scheme).describe(parsed.whole())
+    click.echo(f"reference  {parsed}")
+    click.echo(f"points to  {access.place}" + (f", key {parsed.key!r}" if parsed.key else ""))
+    click.echo(f"read as    {access.identity}")
+    for note in access.notes:
+        click.echo(f"note       {note}")
+    try:
+        secret = read_all([parsed], Deadline(settings().timeout))[parsed]
+    except MLAuthError as error:
+        click.echo(f"readable   {'unknown' if is_unknown(error) else 'no'}: {error}")
+        raise SystemExit(UNKNOWN if is_unknown(error) else FAILED) from None
+    version_read = f" (version {secret.version})" if secret.version else ""
+    click.echo(f"readable   yes{version_read}")
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+@_one_line_errors(FAILED)
+def demo(keep: bool) -> None:
+    """Run a ZenML pipeline from a Prefect deployment, on real servers of its own."""
+    from mlauth.demo.run import run_demo
+
+    run_demo(keep=keep)

@@ -1,0 +1,90 @@
+"""One time limit for a whole operation, whatever hangs in it.
+
+Work runs in daemon threads: neither a call that waits for a limit nor the end of the process
+waits for a thread that is stuck in an SDK (a `ThreadPoolExecutor` would be joined at exit).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bare
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """A point in time, on the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        """Start the clock.
+
+        Args:
+            seconds: how long from now; a positive, finite number.
+
+        Raises:
+            InvalidCredentials: it is not one.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise InvalidCredentials("timeout is not a number of seconds")
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise InvalidCredentials(f"timeout={seconds:g} is not a positive number of seconds")
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def inner(self) -> Deadline:
+        """Return a deadline a little before this one, for what says better why it was late."""
+        inner = Deadline(self.seconds)
+        inner._end = self._end - min(0.1, self.seconds / 10)
+        return inner
+
+    def remaining(self) -> float:
+        """Return the seconds that are left, 0 when the time is up."""
+        return max(0.0, self._end - time.monotonic())
+
+    def run(self, function: Callable[[], T], what: str) -> T:
+        """Run a function; see `run_all`."""
+        (result,) = self.run_all([function], what)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def run_all(self, functions: Sequence[Callable[[], T]], what: str) -> list[T | BaseException]:
+        """Run functions concurrently, each in a daemon thread, in the caller's context variables.
+
+        Args:
+            functions: what to run.
+            what: names the work in the error of one that did not end in time.
+
+        Returns:
+            For each function its result, or the exception that it raised, or a
+            `DeadlineExceeded`; what an overdue thread does afterwards is not looked at.
+        """
+        done: queue.SimpleQueue[tuple[int, T | BaseException]] = queue.SimpleQueue()
+
+        def work(index: int, function: Callable[[], T]) -> None:
+            try:
+                done.put((index, function()))
+            except BaseException as error:
+                done.put((index, bare(error) if isinstance(error, MLAuthError) else error))
+
+        for index, function in enumerate(functions):
+            context = contextvars.copy_context()
+            threading.Thread(
+                target=context.run, args=(work, index, function), name="mlauth", daemon=True
+            ).start()
+        results: dict[int, T | BaseException] = {}
+        while len(results) < len(functions):
+            try:
+                index, result = done.get(timeout=max(0.001, self.remaining()))
+            except queue.Empty:
+                break
+            results[index] = result
+        overdue = DeadlineExceeded(f"{what}: no answer within {self.seconds:g} s")
+        return [results.get(index, overdue) for index in range(len(functions))]

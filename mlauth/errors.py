@@ -1,0 +1,109 @@
+"""The exceptions of mlauth: one base class, and one class for each thing that a caller may handle.
+
+Every message is one line (what failed, where, why, what to do) and holds no secret value.
+Exceptions of SDKs are chained only where they cannot carry one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from mlauth.checks import CheckReport
+
+
+class MLAuthError(Exception):
+    """The base of everything that mlauth raises."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def bare(error: E) -> E:
+    """Return an error without frames and context, whose locals hold values that some loggers show."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
+class InvalidReference(MLAuthError, ValueError):
+    """A text that is not a secret reference, or not one that its store can read."""
+
+
+class StoreError(MLAuthError):
+    """A store did not give the secret that a reference names."""
+
+
+class SecretNotFound(StoreError):
+    """The store answered that there is no such secret; the only error that a fallback may catch."""
+
+
+class SecretDenied(StoreError):
+    """The store answered that this identity may not read the secret."""
+
+
+class SecretUnusable(StoreError):
+    """The secret is there, but cannot be used: not text, no such key, expired."""
+
+
+class StoreUnavailable(StoreError):
+    """The store gave no answer (throttled, 5xx, too late): the secret may be fine."""
+
+
+class MissingDependency(StoreError):
+    """The store's library is not installed; the message names the extra."""
+
+
+class ResolutionError(MLAuthError):
+    """Several references could not be read.
+
+    Attributes:
+        errors: one error a reference, in the order in which they were asked for.
+    """
+
+    def __init__(self, errors: Sequence[MLAuthError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__(
+            f"{len(self.errors)} secrets could not be read: "
+            + "; ".join(str(error) for error in self.errors)
+        )
+
+
+class DeadlineExceeded(MLAuthError):
+    """The time limit of the whole operation was reached."""
+
+
+class InvalidProfile(MLAuthError, ValueError):
+    """`mlauth.toml` is not there, not valid, or has no such profile."""
+
+
+class InvalidCredentials(MLAuthError, ValueError):
+    """The fields of credentials contradict each other or are not what the system takes."""
+
+
+class ActivationError(MLAuthError):
+    """A value cannot be exported, or the process is not one that credentials may be exported in."""
+
+
+class CheckFailed(MLAuthError):
+    """The check found that the credentials do not work.
+
+    Attributes:
+        report: every stage up to the one that failed.
+    """
+
+    def __init__(self, report: CheckReport) -> None:
+        self.report = report
+        super().__init__(report.summary())
+
+
+class CheckUnknown(MLAuthError):
+    """The check could not find out (throttled, 5xx, no answer in time): they may be fine.
+
+    Attributes:
+        report: every stage up to the one that is unknown.
+    """
+
+    def __init__(self, report: CheckReport) -> None:
+        self.report = report
+        super().__init__(report.summary())

@@ -1,0 +1,167 @@
+"""Keeps one run of ZenML's client apart from every other on the machine.
+
+ZenML's client writes keys and tokens to `credentials.yaml` and the server's URL to `config.yaml`
+in a directory that all processes of a user share, so that two accounts swap identities. Here it
+gets a private directory, which never holds a secret, and is told to write no credentials.
+Facts: sources of ZenML 0.80.2 and 0.98.0 (`login/credentials_store.py`, `config/global_config.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONFIG_PATH = "ZENML_CONFIG_PATH"
+LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
+# Without the ZENML_ prefix; the prefixed name has no effect.
+NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
+
+_FOLDER = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<made>\d+)\.\w+\Z")
+# Of the user's configuration what is no secret and not about another server.
+_KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")
+_KEPT_FOR_SAME_SERVER = ("active_stack_id", "active_project_id")
+
+
+def isolate(store_url: str, owner: int) -> tuple[str, dict[str, str]]:
+    """Make a private directory for ZenML's client.
+
+    Args:
+        store_url: the server that the client will use.
+        owner: the process that lives as long as the directory is needed.
+
+    Returns:
+        The directory, and the variables that make the client use it.
+    """
+    sweep()
+    before = _config_directory()
+    folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{int(time.time())}.")
+    kept = _kept_settings(before, store_url)
+    if kept:
+        # JSON is YAML.
+        Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
+    return folder, {
+        CONFIG_PATH: folder,
+        LOCAL_STORES_PATH: os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores"),
+        NO_DISK: "true",
+    }
+
+
+def remove(folder: str) -> None:
+    """Remove a private directory, if it is still there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove the private directories of this user whose owners are dead (after a kill)."""
+    for entry in os.scandir(tempfile.gettempdir()):
+        match = _FOLDER.match(entry.name)
+        # Another container that shares the temporary directory has process ids of its own.
+        if not match or match["place"] != _place():
+            continue
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # swept by another process meanwhile
+        ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        if stat.S_ISDIR(status.st_mode) and ours and not _alive(**_numbers(match)):
+            remove(entry.path)
+
+
+def _numbers(match: re.Match[str]) -> dict[str, int]:
+    return {"pid": int(match["pid"]), "made": int(match["made"])}
+
+
+def _alive(pid: int, made: int) -> bool:
+    import psutil  # only where a directory was found: its import costs more than the sweep
+
+    try:
+        process = psutil.Process(pid)
+        # A process that began after the directory was made only has the owner's number.
+        return bool(process.create_time() <= made + 2)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _place() -> str:
+    """Return what tells this machine's (or container's) process ids from another's."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _config_directory() -> Path:
+    configured = os.environ.get(CONFIG_PATH)
+    if configured:
+        return Path(configured).resolve()
+    from click import get_app_dir  # what ZenML itself calls
+
+    return Path(get_app_dir("zenml"))
+
+
+def _kept_settings(directory: Path, store_url: str) -> dict[str, Any]:
+    """Return what the user chose in the shared configuration, such as to send no analytics."""
+    try:
+        import yaml  # comes with ZenML, which wrote the file
+    except ImportError:
+        return {}
+    try:
+        content = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    store = content.get("store")
+    same = isinstance(store, dict) and str(store.get("url", "")).rstrip("/") == store_url
+    names = _KEPT + (_KEPT_FOR_SAME_SERVER if same else ())
+    kept = {name: content[name] for name in names if name in content}
+    return {name: value for name, value in kept.items() if isinstance(value, (str, bool))}
+
+
+def forget_client() -> Callable[[], None]:
+    """Make ZenML, where it is imported already, read its configuration anew.
+
+    Returns:
+        Puts everything back as it was.
+    """
+    undo: list[Callable[[], None]] = []
+    # `CredentialsStore.reset_instance` would delete the user's file, and
+    # `GlobalConfiguration._reset_instance` write it: so the instances are only swapped.
+    for module, name, attribute in (
+        ("zenml.config.global_config", "GlobalConfiguration", "_global_config"),
+        ("zenml.client", "Client", "_global_client"),
+    ):
+        cls = getattr(sys.modules.get(module), name, None)
+        if cls is not None:
+            undo.append(_swap(cls, attribute))
+    store = getattr(sys.modules.get("zenml.login.credentials_store"), "CredentialsStore", None)
+    if store is not None:
+        instance = store._instance()
+        store._clear()
+        undo.append(lambda: store._clear(instance))
+
+    def put_back() -> None:
+        for each in undo:
+            each()
+
+    return put_back
+
+
+def _swap(cls: Any, attribute: str) -> Callable[[], None]:
+    instance = getattr(cls, attribute)
+    setattr(cls, attribute, None)
+    return lambda: setattr(cls, attribute, instance)

@@ -1,0 +1,142 @@
+"""`mlauth.toml`: the credentials of each environment (dev, test, prod). Safe to commit.
+
+Read from the file alone, so that no variable can redirect prod: of the environment only the
+profile's name, the file's place and the time limit count.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from mlauth.credentials import Credentials, in_one_line
+from mlauth.credentials.env import EnvironmentSecrets, Variables
+from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.errors import InvalidProfile
+
+DEFAULT_FILE = "mlauth.toml"
+
+
+class Profile(BaseModel):
+    """The credentials of one environment.
+
+    Attributes:
+        zenml: the service account of a ZenML server.
+        env: other secrets, variable name to reference.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    zenml: ZenMLCredentials | None = None
+    env: Variables = {}
+
+    def credentials(self) -> list[Credentials]:
+        """Return the credentials that the profile has."""
+        found: list[Credentials] = [self.zenml] if self.zenml else []
+        if self.env:
+            found.append(EnvironmentSecrets(env=self.env))
+        return found
+
+
+class Settings(BaseSettings):
+    """What mlauth takes from the environment.
+
+    Attributes:
+        profile: `MLAUTH_PROFILE`, the name of a profile.
+        config: `MLAUTH_CONFIG`, the path of the file with the profiles.
+        timeout: `MLAUTH_TIMEOUT`, the time limit of commands in seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MLAUTH_", hide_input_in_errors=True)
+
+    profile: str | None = None
+    config: str = DEFAULT_FILE
+    timeout: float = 30.0
+
+
+def settings() -> Settings:
+    """Return the settings.
+
+    Raises:
+        InvalidProfile: a variable cannot be used.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        names = in_one_line(error, lambda location: f"MLAUTH_{str(location[0]).upper()}")
+        raise InvalidProfile(names) from None
+
+
+class _File(BaseSettings):
+    """The file's outer shape; of the profiles only the one asked for is validated."""
+
+    model_config = SettingsConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    profiles: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # neither the environment nor .env files
+
+
+def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
+    """Read a profile.
+
+    Args:
+        name: as in `[profiles.NAME.…]`.
+        config: the file's path.
+
+    Raises:
+        InvalidProfile: the file is not there or not valid, or has no such profile; one line
+            that names file and key, and never shows what is written there.
+    """
+    profiles = _profiles(config)
+    if name not in profiles:
+        known = ", ".join(profiles) or "none"
+        raise InvalidProfile(f"{config} has no profile {name!r} (it has: {known})")
+    try:
+        profile = Profile.model_validate(profiles[name])
+    except ValidationError as error:
+        raise InvalidProfile(
+            f"{config}: {in_one_line(error, lambda key: _dotted('profiles', name, *key))}"
+        ) from None
+    if not profile.credentials():
+        raise InvalidProfile(f"{config}: profiles.{name} is empty: give it [zenml] or [env]")
+    return profile
+
+
+def _profiles(config: str) -> dict[str, dict[str, Any]]:
+    if not os.path.isfile(config):
+        where = "" if os.path.isabs(config) else f" in {os.getcwd()}"
+        raise InvalidProfile(
+            f"there is no file {config}{where}: name it with --config, config= or MLAUTH_CONFIG"
+        )
+    try:
+        return _File(**TomlConfigSettingsSource(_File, toml_file=config)()).profiles
+    except ValidationError as error:
+        raise InvalidProfile(f"{config}: {in_one_line(error)}") from None
+    except OSError as error:
+        raise InvalidProfile(f"{config} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidProfile(f"{config} is not UTF-8 text") from None
+    except ValueError as error:  # tomllib's, which names line and column, and no content
+        raise InvalidProfile(f"{config} is not valid TOML: {error}") from None
+
+
+def _dotted(*parts: int | str) -> str:
+    return ".".join(str(part) for part in parts)

@@ -1,0 +1,94 @@
+"""Values that were resolved are masked in log records, in the spellings that logs have them in.
+
+Masked are values of four characters or more (shorter ones would garble every line): plain,
+base64 (also inside of a longer encoded text), URL-encoded and JSON-escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import threading
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+_SHORTEST = 4
+
+_lock = threading.Lock()
+_values: set[str] = set()
+_pattern: re.Pattern[str] | None = None
+
+
+def register(values: Iterable[str]) -> None:
+    """Mask these values from now on, in this process.
+
+    Args:
+        values: the secrets; those under four characters are left out.
+    """
+    global _pattern
+    with _lock:
+        new = {value for value in values if len(value) >= _SHORTEST} - _values
+        if not new:
+            return
+        _values.update(new)
+        spellings = {spelling for value in _values for spelling in _spellings(value)}
+        # The longest first: of two that start alike, none leaves its end visible.
+        ordered = sorted(spellings, key=len, reverse=True)
+        _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
+
+
+def mask(text: str) -> str:
+    """Return the text with every registered value replaced by `***`."""
+    return _pattern.sub(MASK, text) if _pattern else text
+
+
+def _spellings(value: str) -> set[str]:
+    found = {value, quote(value, safe=""), quote(value), quote_plus(value)}
+    found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    found |= {repr(value)[1:-1]}
+    # Lines of a key in several lines are logged one by one.
+    found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 16}
+    data = value.encode("utf-8", "surrogatepass")
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        # With padding for the value alone; and what is the same in the encoding of a longer
+        # text (`user:value`), whose neighbours decide the first and the last characters.
+        found.add(encode(data).decode().rstrip("="))
+        for shift in range(3):
+            encoded = encode(b"\0" * shift + data).decode().rstrip("=")
+            inner = encoded[(0, 2, 3)[shift] : (len(data) + shift) * 8 // 6]
+            if len(inner) >= 8:
+                found.add(inner)
+    return {spelling for spelling in found if len(spelling) >= _SHORTEST}
+
+
+class MaskingFormatter(logging.Formatter):
+    """Formats as another formatter does, then masks: messages, arguments and tracebacks alike."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self.inner = inner if inner is not None else logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        return mask(self.inner.format(record))
+
+
+def guard_handlers() -> None:
+    """Mask what the log handlers that exist now will write. Calling it again is harmless."""
+    for handler in _handlers():
+        if not isinstance(handler.formatter, MaskingFormatter):
+            handler.setFormatter(MaskingFormatter(handler.formatter))
+
+
+def _handlers() -> set[logging.Handler]:
+    manager = logging.Logger.manager
+    loggers = [logging.getLogger(), *manager.loggerDict.values()]
+    return {
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+    }

@@ -1,0 +1,162 @@
+"""Secret references: URIs that say where a value lives, never what it is.
+
+Grammar: `scheme://where/what[?name=value…][#key]`. What stands between `://` and `?` belongs to
+the store (percent-encoding is decoded); `#key` picks one field of a secret that holds several.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from mlauth import stores
+from mlauth.errors import InvalidReference
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
+# Keys that are recognised by their looks, so that one in the place of a name is not echoed.
+_KEY_SHAPES = re.compile(r"ZEN(PRO)?KEY_|hf_\w{20}|dapi[0-9a-f]{20}|eyJ[\w-]{10,}\.|AKIA[0-9A-Z]{12}|gh[pousr]_\w{20}")
+_LITERAL = (
+    "a literal stands where a secret reference belongs; it has probably been stored in clear: "
+    "rotate it, put it into a store and name it as {form}"
+)
+_FORM = "scheme://where/what, for instance file:///run/secrets/zenml/api-key"
+
+
+@dataclass(frozen=True)
+class SecretReference:
+    """Where a secret lives: the store's scheme, its place there and, if it holds several, the key.
+
+    Attributes:
+        scheme: the store, for instance `file`.
+        location: the place in the store, decoded, for instance `/run/secrets/zenml/api-key`.
+        query: options of the store, for instance `{"version": "3"}`.
+        key: the field to pick from a JSON secret, or None for the whole.
+    """
+
+    scheme: str
+    location: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        # A read-only copy in a fixed order: equal references are equal, hash alike, read alike.
+        object.__setattr__(self, "query", MappingProxyType(dict(sorted(self.query.items()))))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.scheme}://{quote(self.location, safe='/:@!$&()*+,;=~')}"
+        if self.query:
+            text += "?" + "&".join(
+                f"{quote(name, safe='')}={quote(value, safe='')}"
+                for name, value in self.query.items()
+            )
+        if self.key is not None:
+            text += "#" + quote(self.key, safe="/:@!$&()*+,;=~?")
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SecretReference, (self.scheme, self.location, dict(self.query), self.key)
+
+    def whole(self) -> SecretReference:
+        """Return the reference to the whole secret, without `#key`: what is read, once."""
+        return SecretReference(self.scheme, self.location, self.query)
+
+    @classmethod
+    def parse(cls, text: str) -> SecretReference:
+        """Parse and validate a reference; does no I/O and needs no SDK.
+
+        Args:
+            text: for instance `file:///run/secrets/tokens.json#zenml`.
+
+        Raises:
+            InvalidReference: it is no reference (the text is then not echoed: it may be the
+                secret itself), its scheme is unknown, or a part is not what its store takes.
+        """
+        scheme, separator, rest = text.partition("://")
+        if not separator or not _SCHEME.match(scheme) or _KEY_SHAPES.search(text):
+            raise InvalidReference(_not_a_reference(text))
+        rest, hash_sign, key = rest.partition("#")
+        location, question_mark, query_text = rest.partition("?")
+        grammar = stores.grammar(scheme)
+        if grammar is None:
+            # A password may stand in a URL of another kind: only the scheme is safe to repeat.
+            raise InvalidReference(
+                f"no store is called {scheme!r}; mlauth knows {', '.join(stores.schemes())}"
+            )
+        where = f"the {scheme} reference {scheme}://{location}"
+        if (hash_sign and not key) or (question_mark and not query_text):
+            empty = "#" if hash_sign and not key else "?"
+            raise InvalidReference(f"{where} has an empty part after {empty!r}: {grammar.form}")
+        try:
+            reference = cls(
+                scheme,
+                unquote(location, errors="strict"),
+                _parse_query(query_text, where),
+                unquote(key, errors="strict") if key else None,
+            )
+        except UnicodeDecodeError as error:
+            raise InvalidReference(f"{where} has a percent-encoding that is not UTF-8") from error
+        unknown = sorted(set(reference.query) - grammar.query)
+        if unknown:
+            known = ", ".join(sorted(grammar.query)) or "none"
+            raise InvalidReference(f"{where} has the unknown option {unknown[0]!r} (known: {known})")
+        problem = grammar.problem(reference.location)
+        if problem:
+            raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
+        return reference
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: Any) -> SecretReference:
+            if isinstance(value, SecretReference):
+                return value
+            if not isinstance(value, str):
+                raise PydanticCustomError(
+                    "secret_reference", "{why}", {"why": _LITERAL.format(form=_FORM)}
+                )
+            try:
+                return cls.parse(value)
+            except InvalidReference as error:
+                raise PydanticCustomError("secret_reference", "{why}", {"why": str(error)}) from None
+
+        return core_schema.no_info_plain_validator_function(
+            validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+            json_schema_input_schema=core_schema.str_schema(),
+        )
+
+
+def _parse_query(text: str, where: str) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for item in text.split("&") if text else []:
+        name, _, value = item.partition("=")
+        name, value = unquote(name, errors="strict"), unquote(value, errors="strict")
+        if not name or not value:
+            raise InvalidReference(f"{where} has an option without a {'value' if name else 'name'}")
+        if name in query:
+            raise InvalidReference(f"{where} has the option {name!r} twice")
+        query[name] = value
+    return query
+
+
+def _not_a_reference(text: str) -> str:
+    if not text.strip():
+        return f"an empty text stands where a secret reference belongs: {_FORM}"
+    if text.startswith(("{{", "${", "$")):
+        return (
+            "a template that nothing replaced stands where a secret reference belongs; "
+            f"write the reference itself: {_FORM}"
+        )
+    for scheme in stores.schemes():
+        if re.match(rf"{scheme}:/?[^/]", text) and not _KEY_SHAPES.search(text):
+            return f"a {scheme} reference starts with '{scheme}://': {stores.form(scheme)}"
+    return _LITERAL.format(form=_FORM)

@@ -1,0 +1,146 @@
+"""From references to values: concurrent, one read a secret, one deadline, all errors at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import overload
+
+from pydantic import SecretStr
+
+from mlauth import redaction, stores
+from mlauth.deadline import Deadline
+from mlauth.errors import (
+    DeadlineExceeded,
+    ResolutionError,
+    SecretUnusable,
+    StoreError,
+    StoreUnavailable,
+    bare,
+)
+from mlauth.references import SecretReference
+from mlauth.stores import SecretStore, StoredSecret
+
+Resolved = dict[SecretReference, StoredSecret]
+
+
+@overload
+def resolve(reference: SecretReference | str, *, timeout: float = 30.0) -> SecretStr: ...
+@overload
+def resolve(
+    reference: Mapping[str, SecretReference | str], *, timeout: float = 30.0
+) -> dict[str, SecretStr]: ...
+def resolve(
+    reference: SecretReference | str | Mapping[str, SecretReference | str],
+    *,
+    timeout: float = 30.0,
+) -> SecretStr | dict[str, SecretStr]:
+    """Read a secret, or many at once.
+
+    Args:
+        reference: where the secret lives, or a mapping from names of yours to references.
+        timeout: seconds for everything together.
+
+    Returns:
+        The value, or a dictionary with the mapping's names. Values are masked in log handlers
+        that mlauth guards (`mlauth.redaction`).
+
+    Raises:
+        InvalidReference: a reference is none.
+        StoreError: a secret could not be read.
+        ResolutionError: several could not; it has all the errors.
+    """
+    many = reference if isinstance(reference, Mapping) else {"": reference}
+    wanted = {
+        name: item if isinstance(item, SecretReference) else SecretReference.parse(item)
+        for name, item in many.items()
+    }
+    resolved = read_all(wanted.values(), Deadline(timeout))
+    values = {name: resolved[item].value for name, item in wanted.items()}
+    return values if isinstance(reference, Mapping) else values[""]
+
+
+def read_all(references: Iterable[SecretReference], deadline: Deadline) -> Resolved:
+    """Read every reference; a secret that several of them name is read once.
+
+    Raises:
+        StoreError: one could not be read.
+        ResolutionError: several could not.
+    """
+    return all_or_errors(try_all(references, deadline))
+
+
+def all_or_errors(answers: Mapping[SecretReference, StoredSecret | StoreError]) -> Resolved:
+    """Return the secrets of `try_all`, or raise all its errors as one; see `read_all`."""
+    errors = list(dict.fromkeys(item for item in answers.values() if isinstance(item, StoreError)))
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ResolutionError(errors)
+    return {key: item for key, item in answers.items() if isinstance(item, StoredSecret)}
+
+
+def try_all(
+    references: Iterable[SecretReference], deadline: Deadline
+) -> dict[SecretReference, StoredSecret | StoreError]:
+    """Read every reference, and return its secret or what was wrong with it."""
+    wanted = list(dict.fromkeys(references))
+    wholes = list(dict.fromkeys(reference.whole() for reference in wanted))
+    made: dict[str, SecretStore] = {
+        scheme: stores.new_store(scheme) for scheme in {whole.scheme for whole in wholes}
+    }
+
+    def read(whole: SecretReference) -> StoredSecret:
+        return made[whole.scheme].read(whole, timeout=deadline.remaining())
+
+    read_each = deadline.run_all([partial(read, whole) for whole in wholes], "the store")
+    answers = dict(zip(wholes, read_each, strict=True))
+    found: dict[SecretReference, StoredSecret | StoreError] = {}
+    for reference in wanted:
+        answer = answers[reference.whole()]
+        try:
+            if isinstance(answer, DeadlineExceeded):
+                raise StoreUnavailable(
+                    f"{reference} cannot be read: the store gave no answer within "
+                    f"{deadline.seconds:g} s"
+                )
+            if isinstance(answer, BaseException):
+                raise answer
+            found[reference] = _pick(answer, reference)
+        except StoreError as error:
+            found[reference] = bare(error)
+    redaction.register(
+        secret.value.get_secret_value()
+        for secret in found.values()
+        if isinstance(secret, StoredSecret)
+    )
+    return found
+
+
+def _pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
+    """Return the field `#key` of a JSON secret; a field that is missing is an error, never None."""
+    if reference.key is None:
+        return secret
+    try:
+        content = json.loads(secret.value.get_secret_value())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise SecretUnusable(
+            f"{reference} cannot be used: the secret is not a JSON object, so it has no key "
+            f"{reference.key!r}; leave '#{reference.key}' away to use it whole"
+        )
+    if reference.key not in content:
+        raise SecretUnusable(
+            f"{reference} cannot be used: the secret has no key {reference.key!r} "
+            f"(it has {len(content)} others)"
+        )
+    value = content[reference.key]
+    # Numbers and booleans have several spellings; a guess could be another secret than the stored.
+    if not isinstance(value, str) or not value:
+        raise SecretUnusable(
+            f"{reference} cannot be used: the value of {reference.key!r} is "
+            f"{'empty' if value == '' else 'not a JSON string'}"
+        )
+    return StoredSecret(SecretStr(value), secret.version)

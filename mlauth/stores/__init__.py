@@ -1,0 +1,116 @@
+"""Where secrets live. One module a store, named after its scheme.
+
+A store's module has `GRAMMAR` (what a reference to it looks like; importing it needs no SDK) and
+`Store` (reads it; imports the SDK on the first read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from mlauth.references import SecretReference
+
+_MODULES = ("env", "file", "memory")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a reference of a store looks like.
+
+    Attributes:
+        form: an example, shown in messages.
+        problem: says what is wrong with a location, or returns None.
+        query: the names of the options that may follow `?`.
+    """
+
+    form: str
+    problem: Callable[[str], str | None]
+    query: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    """A secret as a store gave it.
+
+    Attributes:
+        value: the value, whole.
+        version: the store's name for this version, where it has versions.
+    """
+
+    value: SecretStr
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a reference would be read: for people, without reading it.
+
+    Attributes:
+        place: where it points, in the store's own terms.
+        identity: as whom it would be read.
+        notes: what else a person should know, one line each.
+    """
+
+    place: str
+    identity: str
+    notes: tuple[str, ...] = ()
+
+
+class SecretStore(Protocol):
+    """What every store can do. Constructing one does no I/O."""
+
+    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
+        """Read the whole secret that a reference names, `#key` left aside.
+
+        Args:
+            reference: one of this store's scheme.
+            timeout: seconds that may pass, retries included.
+
+        Raises:
+            StoreError: `SecretNotFound`, `SecretDenied`, `SecretUnusable`, `StoreUnavailable`
+                (throttled, 5xx, too late) or `MissingDependency`, each with a one-line message.
+        """
+        ...
+
+    def describe(self, reference: SecretReference) -> Access:
+        """Say where a reference points and as whom it would be read, without reading it."""
+        ...
+
+
+def schemes() -> tuple[str, ...]:
+    """Return the schemes of all stores."""
+    return _MODULES
+
+
+def grammar(scheme: str) -> Grammar | None:
+    """Return the grammar of a scheme's references, or None if no store has that scheme."""
+    if scheme not in _MODULES:
+        return None
+    result = _module(scheme).GRAMMAR
+    assert isinstance(result, Grammar)
+    return result
+
+
+def form(scheme: str) -> str:
+    """Return an example of a reference of a known scheme."""
+    known = grammar(scheme)
+    assert known is not None
+    return known.form
+
+
+def new_store(scheme: str) -> SecretStore:
+    """Make the store of a known scheme."""
+    store: SecretStore = _module(scheme).Store()
+    return store
+
+
+@cache
+def _module(scheme: str) -> Any:
+    return import_module(f"mlauth.stores.{scheme}")

@@ -1,0 +1,1 @@
+"""mlauth for Prefect: pull steps (`prefect_mlauth.steps`)."""

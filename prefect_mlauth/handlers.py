@@ -1,0 +1,71 @@
+"""Log handlers that mask, for a process whose logging is set up after a step has run.
+
+Prefect takes the class of each log handler from the environment, as in
+`PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS`. What is named there is an attribute of this module whose
+name spells the handler's own class, with colons for dots, so that a handler of the user's stays
+what it is: `prefect_mlauth.handlers.prefect:logging:handlers:APILogHandler`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from importlib import import_module
+
+from mlauth.activation import read_record, remove_at_exit, resume
+from mlauth.redaction import mask
+from prefect_mlauth import runs
+
+
+def environment(config: dict[str, object]) -> dict[str, str]:
+    """Return the variables that make Prefect's handlers mask.
+
+    Args:
+        config: the logging configuration that is in force, as of `logging.config`.
+    """
+    handlers = config.get("handlers")
+    classes = {
+        name: handler["class"]
+        for name, handler in (handlers.items() if isinstance(handlers, dict) else ())
+        if isinstance(handler, dict) and isinstance(handler.get("class"), str)
+    }
+    return {
+        f"PREFECT_LOGGING_HANDLERS_{name.upper()}_CLASS": _spelled(path)
+        for name, path in classes.items()
+    }
+
+
+def _spelled(path: str) -> str:
+    if path.startswith(__name__):
+        return path
+    return f"{__name__}.{path.replace('.', ':')}"
+
+
+def __getattr__(name: str) -> type[logging.Handler]:
+    module, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _take_up()
+    return _masking(getattr(import_module(module.replace(":", ".")), attribute))
+
+
+def _masking(base: type[logging.Handler]) -> type[logging.Handler]:
+    class Masking(base):  # type: ignore[valid-type, misc]
+        def format(self, record: logging.LogRecord) -> str:
+            return mask(super().format(record))
+
+    Masking.__name__ = Masking.__qualname__ = f"Masking{base.__name__}"
+    return Masking
+
+
+@cache
+def _take_up() -> None:
+    """Do once what this process owes to the step that ran in another."""
+    resume()
+    record = read_record()
+    parent = os.getppid()
+    # The engine is a child of the owner; what the flow starts is not, and must not clean up.
+    remove_at_exit(
+        record.get("folders", []), lambda: runs.in_engine() and record.get("owner") == parent
+    )

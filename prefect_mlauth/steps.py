@@ -1,0 +1,172 @@
+"""Pull steps of a Prefect deployment: credentials for the flow, before it is imported.
+
+What a step sets is in the environment of the flow run and nowhere else; what it returns are names
+and facts, which later steps can use (`{{ id.account }}`), and no secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mlauth.activation import Prepared, export, prepare, remove_at_exit
+from mlauth.credentials.env import EnvironmentSecrets
+from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.deadline import Deadline
+from mlauth.profiles import DEFAULT_FILE
+from prefect_mlauth import runs
+
+
+def zenml_login(
+    store_url: str,
+    api_key: str,
+    *,
+    service_account: str | None = None,
+    stack: str | None = None,
+    project: str | None = None,
+    verify: bool = True,
+    credential: Literal["api_key", "api_token"] = "api_key",
+    timeout: float = 30.0,
+    ca_bundle: str | None = None,
+    allow_insecure: bool = False,
+) -> dict[str, Any]:
+    """Let the flow work on a ZenML server as a service account.
+
+    Sets `ZENML_STORE_URL` and `ZENML_STORE_API_KEY`, and gives ZenML's client a private
+    configuration directory, so that no key reaches the disk and no other run is disturbed.
+
+    Args:
+        store_url: the server, `https://…`; `http` only to this machine.
+        api_key: a reference to the service account's API key, never the key.
+        service_account: the name that the key must belong to.
+        stack: the name of the stack to run on.
+        project: the name of the project to run in.
+        verify: prove with one login that the server takes the key.
+        credential: `api_token` gives the flow only the token of that login, so that the
+            long-lived key never enters its environment.
+        timeout: seconds for everything together.
+        ca_bundle: a file with the CA certificates that the server's certificate is from.
+        allow_insecure: let `http` go beyond this machine.
+
+    Returns:
+        `account` and `server_version` as the server said (with `verify`), `expires_at` (ISO 8601,
+        UTC) of a token that expires, and `variables`, the names of what was set.
+
+    Raises:
+        MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
+
+    Example:
+        ```yaml
+        pull:
+          - prefect_mlauth.steps.zenml_login:
+              store_url: https://zenml.example.com
+              api_key: file:///run/secrets/zenml/api-key
+              service_account: prefect-prod
+        ```
+    """
+    credentials = ZenMLCredentials.of(
+        "zenml_login",
+        {
+            "store_url": store_url,
+            "api_key": api_key,
+            "service_account": service_account,
+            "stack": stack,
+            "project": project,
+            "credential": credential,
+            "ca_bundle": ca_bundle,
+            "allow_insecure": allow_insecure,
+        },
+    )
+    return _activate(lambda deadline: prepare(credentials, deadline, verify=verify), timeout)
+
+
+def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, Any]:
+    """Set environment variables to secrets; later steps can use them as `{{ $NAME }}`.
+
+    Args:
+        env: variable name to reference. Names that change how programs start are refused.
+        timeout: seconds for everything together.
+
+    Returns:
+        `variables`, the names of what was set.
+
+    Raises:
+        MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
+
+    Example:
+        ```yaml
+        pull:
+          - prefect_mlauth.steps.export_secrets:
+              env:
+                HF_TOKEN: file:///run/secrets/huggingface/token
+        ```
+    """
+    credentials = EnvironmentSecrets.of("export_secrets", {"env": env})
+    return _activate(lambda deadline: prepare(credentials, deadline), timeout)
+
+
+def activate_profile(
+    profile: str, *, config: str = DEFAULT_FILE, verify: bool = True, timeout: float = 30.0
+) -> dict[str, Any]:
+    """Set everything that a profile of `mlauth.toml` names.
+
+    Args:
+        profile: the profile's name.
+        config: the file; after `git_clone` it is `{{ clone.directory }}/mlauth.toml`, because
+            Prefect changes the directory only after the last step.
+        verify: prove that the services take the credentials.
+        timeout: seconds for everything together.
+
+    Returns:
+        As `zenml_login`.
+
+    Raises:
+        MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
+
+    Example:
+        ```yaml
+        pull:
+          - prefect.deployments.steps.git_clone:
+              id: clone
+              repository: https://github.com/acme/flows.git
+          - prefect_mlauth.steps.activate_profile:
+              profile: prod
+              config: "{{ clone.directory }}/mlauth.toml"
+        ```
+    """
+    return _activate(
+        lambda deadline: prepare(profile, deadline, verify=verify, config=config), timeout
+    )
+
+
+def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[str, Any]:
+    logger = runs.run_logger()
+    if runs.in_long_lived_process():
+        logger.info(
+            "mlauth sets nothing here: Prefect runs this step outside of a flow run, in a worker "
+            "whose environment later runs would inherit; hooks run without credentials"
+        )
+        return {"variables": []}
+    ready = prepared(Deadline(timeout))
+    exported = export(ready.exports, owner=runs.owner())
+    _mask_logs()
+    if not runs.in_resolver():
+        remove_at_exit(exported.folders, lambda: True)
+    for warning in ready.warnings + exported.warnings():
+        logger.warning("mlauth: %s", warning)
+    logger.info("mlauth: %s; set %s", ready.report.summary(), ", ".join(exported.names))
+    facts = ready.report.facts
+    known = ("account", "server_version", "expires_at")
+    return {name: facts[name] for name in known if name in facts} | {
+        "variables": list(exported.names)
+    }
+
+
+def _mask_logs() -> None:
+    """Mask in the processes that start from here; `export` has seen to the handlers of this one."""
+    from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
+
+    from prefect_mlauth.handlers import environment
+
+    os.environ.update(environment(PROCESS_LOGGING_CONFIG))
