@@ -119,7 +119,7 @@ def prepare(
         except InvalidCredentials:
             failures.append(error)
         else:
-            warnings.append(f"{report.summary()}; going on with credentials that are not proven")
+            warnings.append(f"not proven: {report.summary()}; going on all the same")
     if failures:
         raise _as_one(failures, report)
     return Prepared(list(exports.values()), report, warnings)
@@ -222,7 +222,7 @@ def export(all_exports: Iterable[Exports], *, owner: int) -> Exported:
         os.environ.update(new)
         os.environ[RECORD] = json.dumps(record)
         put_back = isolation.forget_client() if isolated else lambda: None
-    redaction.guard_handlers()
+    redaction.guard_logging()
     return Exported(tuple(sorted(new)), tuple(replaced), before, folder, put_back)
 
 
@@ -243,6 +243,7 @@ def resume() -> None:
     """Take up the activations of another process: mask their values, drop what they emptied."""
     record = read_record()
     redaction.register(os.environ.get(name, "") for name in record.get("secrets", []))
+    redaction.guard_logging()
     for name in record.get("emptied", []):
         if os.environ.get(name) == "":
             del os.environ[name]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Union
 
 from pydantic import SecretStr
 
@@ -37,7 +36,7 @@ from mlauth.references import SecretReference
 from mlauth.resolving import all_or_errors, try_all
 from mlauth.stores import StoredSecret
 
-Subject = Union[str, Profile, Credentials]
+Subject = str | Profile | Credentials
 
 
 @dataclass
@@ -107,9 +106,9 @@ def examine(
         found = load_profile(subject, config).credentials()
         title = f"profile {subject!r} of {config}"
     elif isinstance(subject, Profile):
-        found, title = subject.credentials(), "a profile given in code"
+        found, title = subject.credentials(), "the profile"
     else:
-        found, title = [subject], f"{subject.system} credentials given in code"
+        found, title = [subject], f"{subject.system} credentials"
     examination = Examination(CheckReport(title), {item.system: item for item in found})
     _bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
     return examination
@@ -148,7 +147,9 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool) -> None:
 
     stages(configured)
     since = time.monotonic()
-    answers = try_all([ref for item in going.values() for ref in item.references().values()], deadline)
+    answers = try_all(
+        [ref for item in going.values() for ref in item.references().values()], deadline
+    )
 
     def resolved(system: str, credentials: Credentials) -> None:
         with report.stage(system, Stage.RESOLVED, since=since) as result:

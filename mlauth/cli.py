@@ -82,9 +82,8 @@ def main() -> None:
 def check_command(profile: str | None, config: str | None, as_json: bool) -> None:
     """Find out if credentials work: those of a profile, else of the environment.
 
-    \b
-    Exit code: 0 passed, 1 failed, 3 unknown (a service gave no answer; the
-    credentials may be fine), 2 wrong use or configuration.
+    Exit code: 0 passed, 1 failed, 3 unknown (a service gave no answer; the credentials may be
+    fine), 2 wrong use or configuration.
     """
     chosen = _settings(profile, config)
     report = check(chosen.profile, timeout=chosen.timeout, config=chosen.config)
@@ -132,7 +131,9 @@ def print_stages(report: CheckReport) -> None:
 def exec_command(
     profile: str | None, config: str | None, no_verify: bool, command: tuple[str, ...]
 ) -> None:
-    """Run a command with the credentials of a profile: mlauth exec -p prod -- CMD…
+    """Run a command with the credentials of a profile.
+
+    For instance: mlauth exec --profile prod -- python train.py
 
     The command replaces mlauth: signals and exit code are its own. Exit codes of
     mlauth are those of env(1): 125 it could not prepare the environment, 126 the

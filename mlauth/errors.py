@@ -21,7 +21,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 def bare(error: E) -> E:
-    """Return an error without frames and context, whose locals hold values that some loggers show."""
+    """Return an error without its frames and context: their locals hold values, which some log."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 

@@ -57,7 +57,9 @@ class Answer:
 class _Transient(Exception):
     """A fault that may be gone in a moment."""
 
-    def __init__(self, outcome: StageFailed | StageUnknown, retry_after: float | None = None):
+    def __init__(
+        self, outcome: StageFailed | StageUnknown, retry_after: float | None = None
+    ) -> None:
         super().__init__(str(outcome))
         self.outcome = outcome
         self.retry_after = retry_after
@@ -128,8 +130,7 @@ class Service:
 
         retrying = Retrying(
             retry=retry_if_exception_type(_Transient),
-            stop=stop_before_delay(self._deadline.remaining())
-            | stop_after_attempt(_ATTEMPTS),
+            stop=stop_before_delay(self._deadline.remaining()) | stop_after_attempt(_ATTEMPTS),
             wait=_wait,
             reraise=True,
         )

@@ -150,9 +150,9 @@ def forget_client() -> Callable[[], None]:
             undo.append(_swap(cls, attribute))
     store = getattr(sys.modules.get("zenml.login.credentials_store"), "CredentialsStore", None)
     if store is not None:
-        instance = store._instance()
-        store._clear()
-        undo.append(lambda: store._clear(instance))
+        instance = store._instance()  # noqa: SLF001 - ZenML has no public way to do it
+        store._clear()  # noqa: SLF001
+        undo.append(lambda: store._clear(instance))  # noqa: SLF001
 
     def put_back() -> None:
         for each in undo:

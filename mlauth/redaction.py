@@ -11,7 +11,8 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
@@ -28,7 +29,7 @@ def register(values: Iterable[str]) -> None:
     Args:
         values: the secrets; those under four characters are left out.
     """
-    global _pattern
+    global _pattern  # noqa: PLW0603 - logging is one for the process, and so is this
     with _lock:
         new = {value for value in values if len(value) >= _SHORTEST} - _values
         if not new:
@@ -76,16 +77,45 @@ class MaskingFormatter(logging.Formatter):
         return mask(self.inner.format(record))
 
 
-def guard_handlers() -> None:
-    """Mask what the log handlers that exist now will write. Calling it again is harmless."""
+def guard_logging() -> None:
+    """Mask what is logged in this process from now on. Calling it again is harmless.
+
+    Records are masked when they are made, whatever handler somebody adds later (ZenML does, on
+    import); the handlers that exist mask once more what their formatters add, such as the
+    locals of a traceback.
+    """
+    make_record = logging.getLogRecordFactory()
+    if not isinstance(make_record, _MaskingFactory):
+        logging.setLogRecordFactory(_MaskingFactory(make_record))
     for handler in _handlers():
         if not isinstance(handler.formatter, MaskingFormatter):
             handler.setFormatter(MaskingFormatter(handler.formatter))
 
 
+class _MaskingFactory:
+    def __init__(self, inner: Callable[..., logging.LogRecord]) -> None:
+        self._inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._inner(*args, **kwargs)
+        if _pattern is None:
+            return record
+        try:
+            message = record.getMessage()
+        except Exception:  # wrong arguments: the handler reports them, as without us
+            return record
+        if _pattern.search(message):
+            record.msg, record.args = mask(message), ()
+        if record.exc_info and record.exc_info[1] is not None:
+            text = logging.Formatter().formatException(record.exc_info)
+            if _pattern.search(text):
+                # Formatters print this text in place of the exception.
+                record.exc_text = mask(text)
+        return record
+
+
 def _handlers() -> set[logging.Handler]:
-    manager = logging.Logger.manager
-    loggers = [logging.getLogger(), *manager.loggerDict.values()]
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     return {
         handler
         for logger in loggers

@@ -21,7 +21,9 @@ from mlauth.errors import InvalidReference
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
 # Keys that are recognised by their looks, so that one in the place of a name is not echoed.
-_KEY_SHAPES = re.compile(r"ZEN(PRO)?KEY_|hf_\w{20}|dapi[0-9a-f]{20}|eyJ[\w-]{10,}\.|AKIA[0-9A-Z]{12}|gh[pousr]_\w{20}")
+_KEY_SHAPES = re.compile(
+    r"ZEN(PRO)?KEY_|hf_\w{20}|dapi[0-9a-f]{20}|eyJ[\w-]{10,}\.|AKIA[0-9A-Z]{12}|gh[pousr]_\w{20}"
+)
 _LITERAL = (
     "a literal stands where a secret reference belongs; it has probably been stored in clear: "
     "rotate it, put it into a store and name it as {form}"
@@ -108,7 +110,9 @@ class SecretReference:
         unknown = sorted(set(reference.query) - grammar.query)
         if unknown:
             known = ", ".join(sorted(grammar.query)) or "none"
-            raise InvalidReference(f"{where} has the unknown option {unknown[0]!r} (known: {known})")
+            raise InvalidReference(
+                f"{where} has the unknown option {unknown[0]!r} (known: {known})"
+            )
         problem = grammar.problem(reference.location)
         if problem:
             raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
@@ -126,7 +130,9 @@ class SecretReference:
             try:
                 return cls.parse(value)
             except InvalidReference as error:
-                raise PydanticCustomError("secret_reference", "{why}", {"why": str(error)}) from None
+                raise PydanticCustomError(
+                    "secret_reference", "{why}", {"why": str(error)}
+                ) from None
 
         return core_schema.no_info_plain_validator_function(
             validate,

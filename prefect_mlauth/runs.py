@@ -44,7 +44,7 @@ def in_long_lived_process() -> bool:
 
     if FlowRunContext.get() or TaskRunContext.get():
         return False
-    frame = sys._getframe()
+    frame = sys._getframe()  # noqa: SLF001 - the only way to see who calls
     while frame.f_back is not None:
         frame = frame.f_back
         if frame.f_globals.get("__name__", "").startswith("prefect._internal.concurrency."):

@@ -155,8 +155,13 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
         remove_at_exit(exported.folders, lambda: True)
     for warning in ready.warnings + exported.warnings():
         logger.warning("mlauth: %s", warning)
-    logger.info("mlauth: %s; set %s", ready.report.summary(), ", ".join(exported.names))
     facts = ready.report.facts
+    proof = (
+        "{server_url} (ZenML {server_version}) took the key of {account!r}; ".format(**facts)
+        if "account" in facts
+        else ""
+    )
+    logger.info("mlauth: %sset %s", proof, ", ".join(exported.names))
     known = ("account", "server_version", "expires_at")
     return {name: facts[name] for name in known if name in facts} | {
         "variables": list(exported.names)

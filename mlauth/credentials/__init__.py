@@ -106,7 +106,9 @@ class Credentials(BaseModel):
         """
 
 
-def in_one_line(error: ValidationError, key: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
+def in_one_line(
+    error: ValidationError, key: Callable[[tuple[int | str, ...]], str] | None = None
+) -> str:
     """Say what a validation found in one line that holds no input.
 
     Args:
@@ -123,5 +125,3 @@ def in_one_line(error: ValidationError, key: Callable[[tuple[int | str, ...]], s
             message = "is missing"
         lines.append(f"{name(item['loc'])}: {message}" if item["loc"] else message)
     return "; ".join(lines)
-
-

@@ -133,7 +133,7 @@ class ZenMLCredentials(Credentials):
         Raises:
             InvalidCredentials: a field needs an answer of the server.
         """
-        needing = [name for name in ("service_account", "stack", "project") if getattr(self, name)]
+        needing = [name for name in ("stack", "project") if getattr(self, name)]
         if self.credential == "api_token":
             needing.append("credential='api_token'")
         if needing:
@@ -160,9 +160,7 @@ class ZenMLCredentials(Credentials):
         )
         return self._exports(key, token, ids)
 
-    def _exports(
-        self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]
-    ) -> Exports:
+    def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
         settings = {URL: self.store_url}
         if self.ca_bundle:
             settings[VERIFY_SSL] = os.path.abspath(self.ca_bundle)
@@ -229,7 +227,9 @@ def probe_server(
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
             assert token is not None
             account = _current_user(service, token)
-            result.detail = f"the server took the {'key' if key else 'token'} as {account['name']!r}"
+            result.detail = (
+                f"the server took the {'key' if key else 'token'} as {account['name']!r}"
+            )
         with report.stage("zenml", Stage.AUTHORIZED) as result:
             report.facts["account"] = account["name"]
             _right_account(account, service_account, url)
@@ -327,7 +327,8 @@ def near_misses(environment: Mapping[str, str], wrong_if_missing: bool = False) 
             continue
         if wrong_if_missing and not environment.get(right):
             raise InvalidCredentials(
-                f"{wrong} is not read by ZenML, which would run on a local store: the name is {right}"
+                f"{wrong} is not read by ZenML, which would run on a local store: "
+                f"the name is {right}"
             )
         warnings.append(f"{wrong} is ignored by ZenML (it reads {right}): remove it")
     return warnings
@@ -412,33 +413,32 @@ def _login(service: Service, key: SecretStr) -> tuple[SecretStr, datetime | None
     raise StageFailed(_unexpected(service, "/api/v1/login", answer))
 
 
+# What a server of ZenML says when it refuses, and what that means.
+_REFUSALS = {
+    "error decoding API key": (
+        "cannot read the key: it is cut short or damaged where it is stored"
+    ),
+    "error retrieving API key": (
+        "does not know the key: it was deleted, or is one of another server; make a new one with "
+        "`zenml service-account api-key … create`"
+    ),
+    "could not verify key value": ("says that the key was rotated: put the new one into the store"),
+    "no longer valid": "says that the key was rotated after this login: log in again",
+    "service account .* is not active": (
+        "says that the service account is not active: `zenml service-account update … "
+        "--active true`"
+    ),
+    "API key .* is not active": (
+        "says that the key is not active: `zenml service-account api-key … update … --active true`"
+    ),
+    "account .* is not active": "says that the account is not active",
+}
+
+
 def _refusal(answer: Answer, url: str) -> str:
     """Say why a login was refused, in words of ours: the server's could hold anything."""
     said = json.dumps(answer.body) if answer.body is not None else ""
-    for pattern, meaning in (
-        ("error decoding API key", "cannot read the key: it is cut short or damaged where it is stored"),
-        (
-            "error retrieving API key",
-            "does not know the key: it was deleted, or is one of another server; make a new one "
-            "with `zenml service-account api-key … create`",
-        ),
-        (
-            "could not verify key value",
-            "says that the key was rotated: put the new one into the store",
-        ),
-        ("no longer valid", "says that the key was rotated after this login: log in again"),
-        (
-            "service account .* is not active",
-            "says that the service account is not active: `zenml service-account update … "
-            "--active true`",
-        ),
-        (
-            "API key .* is not active",
-            "says that the key is not active: `zenml service-account api-key … update … "
-            "--active true`",
-        ),
-        ("account .* is not active", "says that the account is not active"),
-    ):
+    for pattern, meaning in _REFUSALS.items():
         if re.search(pattern, said):
             return f"{url} {meaning}"
     return f"{url} refuses the credential (HTTP {answer.status}): is it of this server?"
@@ -476,7 +476,9 @@ def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: st
         params={"name": f"equals:{name}", "size": "2"},
     )
     if answer.status == 403:
-        raise StageFailed(f"service account {account!r} may not see {kind}s: give it a role for that")
+        raise StageFailed(
+            f"service account {account!r} may not see {kind}s: give it a role for that"
+        )
     items = answer.body.get("items") if isinstance(answer.body, dict) else None
     if answer.status != 200 or not isinstance(items, list):
         raise StageFailed(_unexpected(service, f"/api/v1/{kind}s", answer))
