@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from mlauth import redaction
-from mlauth.checks import CheckReport, Stage, StageFailed, Status
+from mlauth.checks import CheckReport, Stage, StageFailed, StageResult, Status
 from mlauth.credentials import Credentials, Exports
 from mlauth.credentials.zenml import (
     API_KEY,
@@ -21,7 +21,6 @@ from mlauth.credentials.zenml import (
     URL,
     VERIFY_SSL,
     ca_of,
-    is_loopback,
     is_off,
     key_problem,
     near_misses,
@@ -31,6 +30,7 @@ from mlauth.credentials.zenml import (
 )
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
+from mlauth.http import is_loopback
 from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
 from mlauth.references import SecretReference
 from mlauth.resolving import all_or_errors, try_all
@@ -121,7 +121,10 @@ def _bounded(deadline: Deadline, examination: Examination, walk: Callable[[], No
     except DeadlineExceeded as error:
         # The overdue thread may still write into the report: what it does is not looked at.
         examination.report = deepcopy(examination.report)
-        for result in examination.report.results:
+        results = examination.report.results
+        if all(result.status is Status.PASSED for result in results):  # it hung between stages
+            results.append(StageResult("mlauth", Stage.RESOLVED, Status.UNKNOWN))
+        for result in results:
             if result.status is Status.UNKNOWN and not result.detail:
                 result.detail = f"no answer within {deadline.seconds:g} s: try a longer timeout"
         for system in examination.credentials:

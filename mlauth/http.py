@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,6 +89,8 @@ class Service:
             base_url=url,
             follow_redirects=False,
             verify=_verification(url, ca),
+            # A proxy would take what is meant for this machine elsewhere, and in clear.
+            trust_env=not is_loopback(url),
             headers={"User-Agent": "mlauth", "Accept": "application/json"},
         )
 
@@ -225,6 +228,17 @@ class Service:
                 "the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)"
             )
         return f"the TLS certificate of {self.host} is not accepted: {_plain(error.verify_message)}"
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL points to this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def ca_problem(ca: str) -> str | None:

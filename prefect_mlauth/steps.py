@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from mlauth.activation import Prepared, export, prepare, remove_at_exit
 from mlauth.credentials.env import EnvironmentSecrets
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
+from mlauth.errors import InvalidCredentials
 from mlauth.profiles import DEFAULT_FILE
 from prefect_mlauth import runs
 
@@ -78,7 +81,8 @@ def zenml_login(
             "allow_insecure": allow_insecure,
         },
     )
-    return _activate(lambda deadline: prepare(credentials, deadline, verify=verify), timeout)
+    ask = _flag("verify", verify)
+    return _activate(lambda deadline: prepare(credentials, deadline, verify=ask), timeout)
 
 
 def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, Any]:
@@ -135,9 +139,18 @@ def activate_profile(
               config: "{{ clone.directory }}/mlauth.toml"
         ```
     """
+    ask = _flag("verify", verify)
     return _activate(
-        lambda deadline: prepare(profile, deadline, verify=verify, config=config), timeout
+        lambda deadline: prepare(profile, deadline, verify=ask, config=config), timeout
     )
+
+
+def _flag(name: str, value: object) -> bool:
+    """Read a flag that may come from a template, as text: the text "false" is not true."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise InvalidCredentials(f"{name} is neither true nor false") from None
 
 
 def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[str, Any]:

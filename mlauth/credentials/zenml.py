@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
-from ipaddress import ip_address
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown
 from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
-from mlauth.http import Answer, Service, ca_problem
+from mlauth.http import Answer, Service, ca_problem, is_loopback
 from mlauth.references import SecretReference
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
@@ -264,17 +263,6 @@ def url_problem(url: str) -> str | None:
     if parts.path.rstrip("/").endswith("/api/v1"):
         return "must be the server's address, without /api/v1"
     return None
-
-
-def is_loopback(url: str) -> bool:
-    """Say whether a URL points to this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_off(value: str) -> bool:
