@@ -200,3 +200,7 @@ def demo(keep: bool) -> None:
     from mlauth.demo.run import run_demo
 
     run_demo(keep=keep)
+
+
+if __name__ == "__main__":
+    main()

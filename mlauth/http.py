@@ -264,7 +264,7 @@ def _verification(url: str, ca: str | None) -> ssl.SSLContext | bool:
     if not url.startswith("https"):
         # Loading the CAs costs more than the request; a context without any trusts nobody.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in (None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    for name in (None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         chosen = ca if name is None else os.environ.get(name)
         if not chosen:
             continue
