@@ -64,8 +64,10 @@ def _take_up() -> None:
     """Do once what this process owes to the step that ran in another."""
     resume()
     record = read_record()
-    parent = os.getppid()
-    # The engine is a child of the owner; what the flow starts is not, and must not clean up.
+    owner, parent = record.get("owner"), os.getppid()
+    # The engine is a child of the owner, or (Prefect 3.8) what the owner replaced itself by; what
+    # the flow starts is neither, and must not clean up.
     remove_at_exit(
-        record.get("folders", []), lambda: runs.in_engine() and record.get("owner") == parent
+        record.get("folders", []),
+        lambda: owner == os.getpid() or (owner == parent and runs.in_engine()),
     )

@@ -1,8 +1,10 @@
-"""Where a step runs, seen from inside of it. Facts: sources of Prefect 3.3.7 to 3.7.7.
+"""Where a step runs, seen from inside of it. Facts: sources of Prefect 3.3.7 to 3.8.8.
 
 (A) `prefect flow-run execute` (container work pools) runs the steps in a child process that ends
 before the flow starts. (B) The process worker and `serve` run them in the engine's process. And a
-long-lived worker runs them in itself when it loads a flow for the hooks of a crash.
+long-lived worker runs them in itself when it loads a flow for the hooks of a crash. From Prefect
+3.8 on, a process runs the steps and then replaces itself by the engine (exec; on Windows it starts
+it), whichever way.
 """
 
 from __future__ import annotations
