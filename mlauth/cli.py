@@ -123,7 +123,8 @@ def print_stages(report: CheckReport) -> None:
     Console().print(table)
 
 
-@main.command("exec", context_settings={"ignore_unknown_options": True})
+# What follows the command's name is the command's: `exec -p prod ls -p` is no second profile.
+@main.command("exec", context_settings={"allow_interspersed_args": False})
 @_with_profile
 @click.option("--no-verify", is_flag=True, help="Do not ask the services first.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from functools import cache
 from importlib import import_module
 
@@ -31,7 +32,10 @@ def environment(config: dict[str, object]) -> dict[str, str]:
         if isinstance(handler, dict) and isinstance(handler.get("class"), str)
     }
     return {
-        f"PREFECT_LOGGING_HANDLERS_{name.upper()}_CLASS": _spelled(path)
+        # As Prefect itself spells the path of a setting in its logging configuration.
+        re.sub(r"[^0-9a-zA-Z]+", "_", f"PREFECT_LOGGING_handlers_{name}_class").upper(): (
+            _spelled(path)
+        )
         for name, path in classes.items()
     }
 

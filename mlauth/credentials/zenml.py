@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, field_validator, model_validator
 
+from mlauth import redaction
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown
 from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
@@ -225,6 +226,7 @@ def probe_server(
                     report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
             assert token is not None
+            redaction.register([token.get_secret_value()])
             account = _current_user(service, token)
             result.detail = (
                 f"the server took the {'key' if key else 'token'} as {account['name']!r}"
