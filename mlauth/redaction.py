@@ -35,9 +35,9 @@ def register(values: Iterable[str]) -> None:
         if not new:
             return
         _values.update(new)
-        spellings = {spelling for value in _values for spelling in _spellings(value)}
         # The longest first: of two that start alike, none leaves its end visible.
-        ordered = sorted(spellings, key=len, reverse=True)
+        every = {spelling for value in _values for spelling in spellings(value)}
+        ordered = sorted(every, key=len, reverse=True)
         _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
 
 
@@ -46,7 +46,8 @@ def mask(text: str) -> str:
     return _pattern.sub(MASK, text) if _pattern else text
 
 
-def _spellings(value: str) -> set[str]:
+def spellings(value: str) -> set[str]:
+    """Return the spellings in which a value is looked for: see the module's description."""
     found = {value, quote(value, safe=""), quote(value), quote_plus(value)}
     found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     found |= {repr(value)[1:-1]}
