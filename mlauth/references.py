@@ -164,5 +164,5 @@ def _not_a_reference(text: str) -> str:
         )
     for scheme in stores.schemes():
         if re.match(rf"{scheme}:/?[^/]", text) and not _KEY_SHAPES.search(text):
-            return f"a {scheme} reference starts with '{scheme}://': {stores.form(scheme)}"
+            return f"{scheme} references start with '{scheme}://': {stores.form(scheme)}"
     return _LITERAL.format(form=_FORM)

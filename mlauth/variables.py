@@ -12,7 +12,7 @@ _STARTS_PROGRAMS = re.compile(
     re.IGNORECASE,  # Windows does not tell the cases apart
 )
 _OF_ZENML = re.compile(r"ZENML_STORE_|ZENML_CONFIG_PATH\Z|DISABLE_CREDENTIALS_DISK_CACHING\Z")
-# One entry of 131,072 bytes (`NAME=value` and a NUL) makes the next exec fail with E2BIG.
+# One entry `NAME=value` of 131,072 bytes makes the next exec fail with E2BIG.
 _MOST_BYTES = 131_072
 
 
@@ -35,7 +35,7 @@ def value_problem(name: str, value: str) -> str | None:
     if "\0" in value:
         return "has a NUL character, which no environment variable can hold: hand it over as a file"
     try:
-        size = len(f"{name}={value}".encode()) + 1
+        size = len(f"{name}={value}".encode())
     except UnicodeEncodeError:
         return "is not UTF-8, which an environment variable must be here: store it as base64"
     if size >= _MOST_BYTES:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+
+from mlauth.deadline import Deadline
+from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "30", None, True])
+def test_a_time_limit_must_be_a_positive_number(seconds: object) -> None:
+    with pytest.raises(InvalidCredentials, match="timeout"):
+        Deadline(seconds)  # type: ignore[arg-type]
+
+
+def test_work_that_is_in_time_gives_its_result() -> None:
+    deadline = Deadline(10)
+    assert deadline.run(lambda: 3, "it") == 3
+    assert 0 < deadline.remaining() <= 10
+    assert deadline.inner().remaining() < deadline.remaining()
+
+
+def test_work_that_hangs_is_given_up_and_the_rest_counts() -> None:
+    hang = threading.Event()
+    start = time.monotonic()
+    results = Deadline(0.3).run_all([lambda: 1, hang.wait], "the store")
+    assert time.monotonic() - start < 5
+    assert results[0] == 1
+    assert isinstance(results[1], DeadlineExceeded)
+    assert str(results[1]) == "the store: no answer within 0.3 s"
+    hang.set()
+
+
+def test_an_error_of_ours_comes_without_frames_whose_locals_hold_values() -> None:
+    def fail() -> None:
+        try:
+            b"canary\xff".decode()
+        except UnicodeDecodeError as error:
+            raise MLAuthError("what failed") from error
+
+    (error,) = Deadline(10).run_all([fail], "it")
+    assert isinstance(error, MLAuthError)
+    assert error.__traceback__ is error.__context__ is error.__cause__ is None
+
+
+def test_other_errors_are_handed_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Deadline(10).run(lambda: 1 // 0, "it")
+
+
+def test_work_sees_the_context_variables_of_its_caller() -> None:
+    variable: ContextVar[str] = ContextVar("variable")
+    variable.set("mine")
+    assert Deadline(10).run(variable.get, "it") == "mine"
+
+
+def test_a_process_with_a_stuck_thread_ends_at_once() -> None:
+    code = (
+        "import threading; from mlauth.deadline import Deadline\n"
+        "try: Deadline(0.2).run(threading.Event().wait, 'it')\n"
+        "except Exception as error: print(error)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "it: no answer within 0.2 s\n"
+    assert time.monotonic() - start < 30

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlauth import SecretReference
+from mlauth.errors import InvalidReference
+
+CANARY = "ZENKEY_eyJpZCI6ImNhbmFyeSJ9"
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "key"),
+    [
+        ("env://HF_TOKEN", "HF_TOKEN", None),
+        ("file:///run/secrets/api-key", "/run/secrets/api-key", None),
+        ("file:///run/secrets/tokens.json#zenml", "/run/secrets/tokens.json", "zenml"),
+        ("file:///a%20b", "/a b", None),
+        ("file:///a%23b#c%20d", "/a#b", "c d"),
+        ("memory://some/name", "some/name", None),
+    ],
+)
+def test_a_reference_is_parsed_and_formatted_back(
+    text: str, location: str, key: str | None
+) -> None:
+    reference = SecretReference.parse(text)
+    assert (reference.location, reference.key) == (location, key)
+    assert str(reference) == text
+    assert SecretReference.parse(str(reference)) == reference
+    assert hash(SecretReference.parse(text)) == hash(reference)
+    assert pickle.loads(pickle.dumps(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vaultt://a/b", "no store is called 'vaultt'; mlauth knows "),
+        ("file://relative/path", "the path is not absolute"),
+        ("file:///run/secrets/", "does not name a file"),
+        ("file:/run/secrets/key", "file references start with 'file://'"),
+        ("file:///x#", "has an empty part after '#'"),
+        ("file:///x?", "has an empty part after '?'"),
+        ("file:///x?version=", "has an option without a value"),
+        ("file:///x?=3", "has an option without a name"),
+        ("file:///x?verison=3", "has the unknown option 'verison'"),
+        ("file:///x?a=1&a=2", "has the option 'a' twice"),
+        ("file:///%ff", "not UTF-8"),
+        ("env://", "is not the name of a variable"),
+        ("env://A-B", "is not the name of a variable"),
+        ("env:HF_TOKEN", "env references start with 'env://'"),
+        ("memory://", "the name is empty"),
+        ("", "an empty text"),
+        ("  ", "an empty text"),
+        ("{{ prefect.blocks.secret.key }}", "a template that nothing replaced"),
+        ("$ZENML_API_KEY", "a template that nothing replaced"),
+    ],
+)
+def test_a_malformed_reference_is_refused_with_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        SecretReference.parse(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        CANARY,
+        "hf_canaryCanaryCanaryCanary",
+        "s3cr3t-canary",
+        "https://user:canary@host/path",
+        f"env://{CANARY}",
+        f"file:///run/{CANARY}",
+        "Bearer canary://",
+        "a canary with spaces",
+    ],
+)
+def test_a_literal_is_refused_and_never_echoed(literal: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        SecretReference.parse(literal)
+    assert "canary" not in str(caught.value).lower()
+    assert "eyJ" not in str(caught.value)
+
+
+def test_the_refusal_of_a_literal_says_to_rotate_it() -> None:
+    with pytest.raises(InvalidReference, match="probably been stored in clear: rotate it"):
+        SecretReference.parse(CANARY)
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    secret: SecretReference
+
+
+@pytest.mark.parametrize("value", [CANARY, 3, None, [CANARY], {"a": CANARY}])
+def test_a_model_refuses_a_literal_without_showing_it(value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Model(secret=value)  # type: ignore[arg-type]
+    assert "canary" not in str(caught.value)
+    assert "eyJ" not in str(caught.value)
+
+
+def test_a_model_takes_and_gives_references_as_text() -> None:
+    model = Model.model_validate({"secret": "env://A"})
+    assert model.secret == SecretReference.parse("env://A")
+    assert Model(secret=model.secret) == model
+    assert model.model_dump_json() == '{"secret":"env://A"}'
+    assert Model.model_json_schema()["properties"]["secret"]["type"] == "string"
+
+
+@given(st.text())
+def test_whatever_the_text_the_answer_is_a_reference_or_our_error(text: str) -> None:
+    try:
+        reference = SecretReference.parse(text)
+    except InvalidReference as error:
+        assert "\n" not in str(error)
+    else:
+        assert SecretReference.parse(str(reference)) == reference
+
+
+parts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(
+    scheme=st.sampled_from(["file", "memory"]),
+    location=parts.filter(lambda text: "\0" not in text and not text.endswith("/")),
+    key=st.none() | parts,
+)
+def test_format_and_parse_are_inverse(scheme: str, location: str, key: str | None) -> None:
+    place = "/" + location if scheme == "file" else location
+    reference = SecretReference(scheme, place, {}, key)
+    try:
+        assert SecretReference.parse(str(reference)) == reference
+    except InvalidReference as error:  # it looks like a key of a known kind
+        assert "rotate it" in str(error)
