@@ -70,7 +70,7 @@ def test_short_values_would_garble_every_line_and_are_left() -> None:
 
 @pytest.fixture
 def logger() -> logging.Logger:
-    logger = logging.Logger("test")
+    logger = logging.Logger("test")  # noqa: LOG001 - outside of the hierarchy
     logger.propagate = False
     return logger
 

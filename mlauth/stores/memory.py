@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from mlauth.errors import SecretNotFound
+from mlauth.errors import SecretNotFound, SecretUnusable
 from mlauth.references import SecretReference
 from mlauth.stores import Access, Grammar, StoredSecret
 
@@ -33,13 +33,15 @@ class Store:
 
     def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
         """Read a value; see `SecretStore.read`."""
-        try:
-            return StoredSecret(_secrets[reference.location])
-        except KeyError:
+        value = _secrets.get(reference.location)
+        if value is None:
             raise SecretNotFound(
                 f"{reference} cannot be read: nothing was put there in this process; "
                 f"call mlauth.stores.memory.put({reference.location!r}, …) first"
-            ) from None
+            )
+        if not value.get_secret_value():
+            raise SecretUnusable(f"{reference} cannot be used: an empty text was put there")
+        return StoredSecret(value)
 
     def describe(self, reference: SecretReference) -> Access:
         """See `SecretStore.describe`."""

@@ -1,0 +1,70 @@
+"""What every store does. A store joins by a subclass that says how a secret gets into it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlauth import SecretReference, stores
+from mlauth.errors import SecretNotFound, StoreError
+from mlauth.stores import SecretStore
+
+CANARY = "canary-3f9a"
+
+
+class StoreContract:
+    scheme: str
+
+    def put(self, value: str) -> str:
+        """Store a value and return the reference to it."""
+        raise NotImplementedError
+
+    def missing(self) -> str:
+        """Return a well-formed reference to what is not there."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self) -> SecretStore:
+        return stores.new_store(self.scheme)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            CANARY,
+            f"{CANARY} with spaces ",
+            f"two\n{CANARY}\nlines",
+            f'{{"json": "{CANARY}"}}',
+            f"ünï¢ødé {CANARY} 漢字 🗝",
+            f"{CANARY}\"'\\$`%&#?=",
+            CANARY * 2000,
+        ],
+    )
+    def test_a_value_comes_back_as_it_was_stored(self, store: SecretStore, value: str) -> None:
+        reference = SecretReference.parse(self.put(value))
+        assert store.read(reference, timeout=20).value.get_secret_value() == value
+
+    def test_what_is_not_there_has_a_type_of_its_own(self, store: SecretStore) -> None:
+        reference = SecretReference.parse(self.missing())
+        with pytest.raises(SecretNotFound) as caught:
+            store.read(reference, timeout=20)
+        assert str(reference) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_an_empty_value_is_an_error_and_not_a_secret(self, store: SecretStore) -> None:
+        with pytest.raises(StoreError) as caught:
+            store.read(SecretReference.parse(self.put("")), timeout=20)
+        assert "empty" in str(caught.value)
+
+    def test_nothing_shows_the_value(self, store: SecretStore) -> None:
+        reference = SecretReference.parse(self.put(CANARY))
+        secret = store.read(reference, timeout=20)
+        shown = f"{secret!r} {secret} {store!r} {vars(store)} {store.describe(reference)!r}"
+        assert CANARY not in shown
+
+    def test_a_reference_is_explained_without_reading_it(self, store: SecretStore) -> None:
+        for reference in (self.put(CANARY), self.missing()):
+            access = store.describe(SecretReference.parse(reference))
+            assert access.place
+            assert access.identity
+
+    def test_the_form_shown_in_messages_is_a_reference(self) -> None:
+        assert SecretReference.parse(stores.form(self.scheme)).scheme == self.scheme
