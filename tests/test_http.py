@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import datetime as dt
+import ssl
+import time
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+import trustme
+
+from mlauth.checks import StageFailed, StageUnknown
+from mlauth.deadline import Deadline
+from mlauth.http import Answer, Service, ca_problem, is_loopback
+from tests.servers.faults import answer, drip, endless, faulty, late, reset, silent
+
+CANARY = "canary-key-77"
+LIMIT = 1.5
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def tls(authority: trustme.CA, *names: str, expired: bool = False) -> ssl.SSLContext:
+    day = dt.timedelta(days=1)
+    now = dt.datetime.now(dt.timezone.utc)
+    issued = {"not_before": now - 3 * day, "not_after": now - day} if expired else {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, **issued).configure_cert(context)  # type: ignore[arg-type]
+    return context
+
+
+def ask(url: str, ca: str | None = None, limit: float = LIMIT) -> Answer:
+    """Send a request that carries a secret, as a login does, inside a deadline."""
+    deadline = Deadline(limit)
+
+    def send() -> Answer:
+        with Service(url, deadline.inner(), ca=ca) as service:
+            return service.request("POST", "/login", data={"password": CANARY}, token=CANARY)
+
+    return deadline.run(send, "the probe")
+
+
+def refusal(kind: type[Exception], url: str, ca: str | None = None) -> str:
+    start = time.monotonic()
+    with pytest.raises(kind) as caught:
+        ask(url, ca)
+    assert time.monotonic() - start < LIMIT + 2
+    message = str(caught.value)
+    assert "\n" not in message
+    assert CANARY not in message
+    return message
+
+
+def test_an_answer_is_decoded() -> None:
+    with faulty(answer(200, b'{"a": 1}')) as server:
+        assert ask(server.url) == Answer(200, {"a": 1}, "application/json")
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409])
+def test_an_answer_below_500_is_the_callers_to_judge(status: int) -> None:
+    with faulty(answer(status, b"<html>", content_type="text/html; charset=x")) as server:
+        assert ask(server.url) == Answer(status, None, "text/html")
+        assert len(server.requests) == 1
+
+
+def test_a_host_that_does_not_exist_fails_or_is_unknown_if_dns_does_not_say() -> None:
+    with pytest.raises((StageFailed, StageUnknown)) as caught:
+        ask("https://host.invalid")
+    assert "host.invalid" in str(caught.value)
+    assert "name" in str(caught.value) or "no host" in str(caught.value)
+
+
+def test_a_refused_connection_is_retried_and_then_fails() -> None:
+    with faulty(silent) as server:
+        url = server.url
+    assert "refuses connections: is the service up, and the port right?" in refusal(
+        StageFailed, url
+    )
+
+
+@pytest.mark.parametrize("fault", [silent, drip, late(60, answer(200))])
+def test_a_service_that_is_too_slow_is_unknown_inside_the_deadline(fault: object) -> None:
+    with faulty(fault) as server:  # type: ignore[arg-type]
+        start = time.monotonic()
+        with pytest.raises(Exception, match=r"no answer within 1.5 s"):
+            ask(server.url)
+        assert time.monotonic() - start < LIMIT + 1
+
+
+def test_a_connection_that_breaks_off_is_unknown_and_retried() -> None:
+    with faulty(reset) as server:
+        assert "broke off" in refusal(StageUnknown, server.url)
+        assert len(server.requests) > 1
+    with faulty(reset, answer(200)) as server:
+        assert ask(server.url).status == 200
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_fault_that_may_pass_is_retried_and_then_unknown(status: int) -> None:
+    with faulty(answer(status, b"canary-body")) as server:
+        message = refusal(StageUnknown, server.url)
+        assert f"(HTTP {status})" in message
+        assert "the credential may be fine" in message
+        assert "canary" not in message
+        assert 1 < len(server.requests) <= 5
+    with faulty(answer(status), answer(status), answer(200)) as server:
+        assert ask(server.url, limit=20).status == 200
+        assert len(server.requests) == 3
+
+
+def test_the_wait_that_a_service_asks_for_is_kept() -> None:
+    with faulty(answer(429, Retry_After="1"), answer(200)) as server:
+        start = time.monotonic()
+        assert ask(server.url, limit=20).status == 200
+        assert time.monotonic() - start >= 1
+    soon = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=3)
+    with faulty(answer(503, Retry_After=format_datetime(soon, usegmt=True)), answer(200)) as server:
+        start = time.monotonic()
+        assert ask(server.url, limit=20).status == 200
+        assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize("wait", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_wait_that_is_longer_than_the_deadline_is_not_begun(wait: str) -> None:
+    with faulty(answer(429, Retry_After=wait)) as server:
+        start = time.monotonic()
+        refusal(StageUnknown, server.url)
+        assert time.monotonic() - start < 1
+        assert len(server.requests) == 1
+
+
+def test_a_wait_that_nobody_can_read_is_left_to_the_backoff() -> None:
+    with faulty(answer(429, Retry_After="soon"), answer(200)) as server:
+        assert ask(server.url, limit=20).status == 200
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed_with_a_credential(status: int) -> None:
+    with faulty(answer(200)) as other:
+        with faulty(answer(status, Location=f"{other.url}/canary?x=canary")) as server:
+            message = refusal(StageFailed, server.url)
+            assert f"redirects ({status}) to 127.0.0.1:{other.port}" in message
+            assert "canary" not in message
+        assert other.requests == []
+    with faulty(answer(status, Location="/login/")) as server:
+        assert "redirects" in refusal(StageFailed, server.url)
+        assert len(server.requests) == 1
+
+
+def test_a_huge_answer_is_not_read_to_its_end() -> None:
+    with faulty(endless) as server:
+        assert "more than 1 MiB" in refusal(StageFailed, server.url)
+
+
+@pytest.mark.parametrize("body", [b'{"a": ', b"", b"\xff", b"[" * 100_000])
+def test_an_answer_that_is_no_json_is_none(body: bytes) -> None:
+    with faulty(answer(200, body)) as server:
+        assert ask(server.url).body is None
+
+
+def test_a_trusted_certificate_is_enough(authority: trustme.CA, ca: str) -> None:
+    with faulty(answer(200), tls=tls(authority, "127.0.0.1")) as server:
+        assert ask(server.url, ca).status == 200
+        assert ask(server.url, Path(ca).read_text()).status == 200
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_variables_of_the_systems_own_clients_count(
+    authority: trustme.CA, ca: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(other, raising=False)
+    with faulty(answer(200), tls=tls(authority, "127.0.0.1")) as server:
+        monkeypatch.setenv(name, ca)
+        assert ask(server.url).status == 200
+        monkeypatch.setenv(name, "/nowhere/ca.pem")
+        message = refusal(StageFailed, server.url)
+        assert message == f"the CA bundle /nowhere/ca.pem does not exist (from {name})"
+
+
+def test_what_is_wrong_with_a_certificate_is_told_apart(authority: trustme.CA, ca: str) -> None:
+    with faulty(answer(200), tls=tls(authority, "127.0.0.1", expired=True)) as server:
+        assert "has expired: renew it" in refusal(StageFailed, server.url, ca)
+        assert server.requests == []
+    with faulty(answer(200), tls=tls(authority, "other.example")) as server:
+        assert "is for another name" in refusal(StageFailed, server.url, ca)
+    with faulty(answer(200), tls=tls(trustme.CA(), "127.0.0.1")) as server:
+        message = refusal(StageFailed, server.url, ca)
+        assert "from a CA that is not trusted here: give the CA as ca_bundle" in message
+    with faulty(answer(400)) as server:
+        url = server.url.replace("http:", "https:")
+        assert "does not speak TLS on this port" in refusal(StageFailed, url)
+
+
+def test_a_ca_bundle_that_cannot_be_used_says_so(tmp_path: Path, ca: str) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    assert ca_problem(ca) is None
+    assert ca_problem(str(tmp_path)) is None  # a directory of certificates
+    assert "does not exist" in (ca_problem("/nowhere") or "")
+    assert "cannot be read as PEM" in (ca_problem(str(tmp_path / "empty.pem")) or "")
+    assert "cannot be read as PEM" in (ca_problem("-----BEGIN CERTIFICATE-----\nx") or "")
+
+
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with faulty(answer(200)) as proxy, faulty(answer(204)) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert ask(server.url).status == 204
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://localhost:8237", True),
+        ("http://zenml.localhost", True),
+        ("http://127.3.4.5", True),
+        ("http://[::1]:8237", True),
+        ("http://10.0.0.1", False),
+        ("http://localhost.example.com", False),
+        ("http://example.com", False),
+    ],
+)
+def test_only_this_machine_is_loopback(url: str, local: bool) -> None:
+    assert is_loopback(url) is local
