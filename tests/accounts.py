@@ -1,0 +1,44 @@
+"""Service accounts on the shared ZenML server, one for each test that needs one."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlauth.demo.servers import ZenMLServer
+
+LOGIN = ("POST", "/api/v1/login")
+
+
+@dataclass
+class Account:
+    """A service account with one key, kept in a file of mode 0600."""
+
+    server: ZenMLServer
+    name: str
+    id: str
+    key_id: str
+    file: Path
+
+    @property
+    def reference(self) -> str:
+        return f"file://{self.file}"
+
+    @property
+    def key(self) -> str:
+        return self.file.read_text()
+
+    def logins(self) -> int:
+        """Return how many logins the server has answered so far, of whomever."""
+        return self.server.requests()[LOGIN]
+
+
+def new_account(server: ZenMLServer, folder: Path, name: str = "flows") -> Account:
+    name = f"{name}-{uuid.uuid4().hex[:8]}"
+    account = server.create_service_account(name)
+    key_id, key = server.create_api_key(account, "test")
+    file = folder / name
+    file.touch(0o600)
+    file.write_text(key.get_secret_value())
+    return Account(server, name, account, key_id, file)
