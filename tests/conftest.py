@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mlauth import isolation
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
+from tests.accounts import Account, new_account
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,26 @@ def process_worker(
     """A process worker of the pool `tests`; a test of what a run leaves in it starts its own."""
     with ProcessWorker(tmp_path_factory.mktemp("worker"), prefect_server, pool="tests") as worker:
         yield worker
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment without ZenML's and mlauth's variables, and a home of the test's own."""
+    for name in list(os.environ):
+        if name.startswith(("ZENML_", "MLAUTH_", "PREFECT_")) or name == isolation.NO_DISK:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    temporary = tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ZENML_ANALYTICS_OPT_IN", "false")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)  # read TMPDIR anew
+    return home
+
+
+@pytest.fixture
+def account(zenml_server: ZenMLServer, tmp_path: Path) -> Account:
+    """A service account of the test's own."""
+    return new_account(zenml_server, tmp_path)

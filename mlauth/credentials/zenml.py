@@ -414,11 +414,11 @@ _REFUSALS = {
     ),
     "could not verify key value": ("says that the key was rotated: put the new one into the store"),
     "no longer valid": "says that the key was rotated after this login: log in again",
-    "service account .* is not active": (
+    "error: service account .* is not active": (
         "says that the service account is not active: `zenml service-account update … "
         "--active true`"
     ),
-    "API key .* is not active": (
+    "error: API key .* is not active": (
         "says that the key is not active: `zenml service-account api-key … update … --active true`"
     ),
     "account .* is not active": "says that the account is not active",

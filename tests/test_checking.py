@@ -1,0 +1,362 @@
+"""The stages of a check, on a real ZenML server."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+from pydantic import SecretStr
+
+import mlauth
+from mlauth import CheckReport, Profile, Stage, Status, ZenMLCredentials
+from mlauth.demo.servers import ZenMLServer
+from mlauth.stores import memory
+from tests.accounts import LOGIN, Account
+from tests.credentials.keys import api_key
+from tests.servers.faults import answer, faulty, silent
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+def credentials(account: Account, **fields: object) -> ZenMLCredentials:
+    start = {"store_url": account.server.url, "api_key": account.reference}
+    return ZenMLCredentials.of("test", {**start, **fields})
+
+
+def failed(report: CheckReport, stage: Stage, status: Status = Status.FAILED) -> str:
+    """Return the one line of the stage that did not pass; it must be the last."""
+    last = report.results[-1]
+    assert (last.stage, last.status) == (stage, status), report.summary()
+    assert report.status is status
+    assert all(result.status is Status.PASSED for result in report.results[:-1])
+    assert "\n" not in report.summary()
+    assert last.detail in report.summary()
+    assert "canary" not in repr(report)
+    return last.detail
+
+
+def test_a_right_account_passes_every_stage_with_one_login(account: Account) -> None:
+    before = account.logins()
+    report = mlauth.check(
+        credentials(account, service_account=account.name, stack="default", project="default")
+    )
+    assert account.logins() == before + 1
+    assert report.status is Status.PASSED
+    assert [result.stage for result in report.results] == list(Stage)
+    assert report.facts["account"] == account.name
+    assert report.facts["server_version"]
+    assert report.summary() == f"zenml credentials: passed as {account.name!r}"
+    assert account.key not in repr(report) + json.dumps(report.to_dict())
+    assert json.loads(json.dumps(report.to_dict()))["status"] == "passed"
+
+
+def test_a_key_that_the_server_does_not_know(account: Account) -> None:
+    account.file.write_text(api_key())
+    detail = failed(mlauth.check(credentials(account)), Stage.AUTHENTICATED)
+    assert "does not know the key: it was deleted, or is one of another server" in detail
+
+
+def test_a_rotated_key(account: Account) -> None:
+    account.server.rotate_api_key(account.id, account.key_id)
+    detail = failed(mlauth.check(credentials(account)), Stage.AUTHENTICATED)
+    assert "was rotated: put the new one into the store" in detail
+
+
+def test_an_inactive_key(account: Account) -> None:
+    account.server.set_api_key_active(account.id, account.key_id, False)
+    detail = failed(mlauth.check(credentials(account)), Stage.AUTHENTICATED)
+    assert "the key is not active: `zenml service-account api-key" in detail
+
+
+def test_an_inactive_account(account: Account) -> None:
+    account.server.set_service_account_active(account.id, False)
+    detail = failed(mlauth.check(credentials(account)), Stage.AUTHENTICATED)
+    assert "the service account is not active: `zenml service-account update" in detail
+
+
+def test_a_wrong_account_names_both(account: Account) -> None:
+    report = mlauth.check(credentials(account, service_account="somebody-else"))
+    detail = failed(report, Stage.AUTHORIZED)
+    assert f"as service account {account.name!r}, not as 'somebody-else'" in detail
+    assert report.facts["account"] == account.name
+
+
+@pytest.mark.parametrize("kind", ["stack", "project"])
+def test_a_stack_or_project_that_is_not_there(account: Account, kind: str) -> None:
+    detail = failed(mlauth.check(credentials(account, **{kind: "nowhere"})), Stage.AUTHORIZED)
+    assert f"has no {kind} 'nowhere' that {account.name!r} can see: `zenml {kind} list`" in detail
+
+
+def test_a_value_of_the_wrong_shape_is_never_sent(account: Account) -> None:
+    before = account.logins()
+    account.file.write_text(f'"{account.key}"')
+    detail = failed(mlauth.check(credentials(account)), Stage.WELL_FORMED)
+    assert detail == f"the value of {account.reference} is in quotes: store it again without them"
+    assert account.logins() == before
+
+
+def test_a_secret_that_is_not_there(account: Account) -> None:
+    account.file.unlink()
+    assert "is the secret mounted?" in failed(mlauth.check(credentials(account)), Stage.RESOLVED)
+
+
+def test_an_address_that_is_no_zenml_server(account: Account) -> None:
+    page = answer(200, b"<html>canary sign in</html>", content_type="text/html")
+    with faulty(page) as server:
+        report = mlauth.check(credentials(account, store_url=server.url))
+        assert not any(account.key.encode() in request for request in server.requests)
+    detail = failed(report, Stage.REACHABLE)
+    assert "is not a ZenML server: /api/v1/info answers 200 with text/html" in detail
+    assert "is a proxy's login page in the way" in detail
+
+
+def test_a_server_that_is_busy_is_unknown(account: Account) -> None:
+    with faulty(answer(503)) as server:
+        report = mlauth.check(credentials(account, store_url=server.url), timeout=2)
+    assert "HTTP 503" in failed(report, Stage.REACHABLE, Status.UNKNOWN)
+
+
+def test_a_server_that_is_silent_is_unknown_inside_the_deadline(account: Account) -> None:
+    with faulty(silent) as server:
+        report = mlauth.check(credentials(account, store_url=server.url), timeout=1)
+    assert "no answer within 1 s" in failed(report, Stage.REACHABLE, Status.UNKNOWN)
+    assert report.results[-1].seconds < 3
+
+
+INFO = answer(200, b'{"version": "0.98.0"}')
+LOGGED_IN = answer(200, b'{"access_token": "canary.token", "expires_in": null}')
+
+
+@pytest.mark.parametrize(
+    ("replies", "stage", "said"),
+    [
+        ([answer(200, b'{"version": 3}')], Stage.REACHABLE, "is not a ZenML server"),
+        ([answer(404)], Stage.REACHABLE, "/api/v1/info answers 404"),
+        ([INFO, answer(200, b"{}")], Stage.AUTHENTICATED, "/api/v1/login answers 200"),
+        ([INFO, answer(200, b'"canary"')], Stage.AUTHENTICATED, "/api/v1/login answers 200"),
+        (
+            [INFO, answer(200, b'{"access_token": "canary\\nX-Evil: 1"}')],
+            Stage.AUTHENTICATED,
+            "/api/v1/login answers 200",
+        ),
+        ([INFO, answer(400, b'{"detail":"canary"}')], Stage.AUTHENTICATED, "answers 400"),
+        (
+            [INFO, answer(401, b'{"detail": "canary"}')],
+            Stage.AUTHENTICATED,
+            "refuses the credential (HTTP 401): is it of this server?",
+        ),
+        (
+            [INFO, answer(403, b"<html>canary")],
+            Stage.AUTHENTICATED,
+            "refuses the credential (HTTP 403)",
+        ),
+        ([INFO, LOGGED_IN, answer(200, b"[]")], Stage.AUTHENTICATED, "/current-user answers 200"),
+        ([INFO, LOGGED_IN, answer(401)], Stage.AUTHENTICATED, "refuses the credential"),
+    ],
+)
+def test_strange_answers_fail_in_one_line(
+    account: Account, replies: list[object], stage: Stage, said: str
+) -> None:
+    with faulty(*replies) as server:  # type: ignore[arg-type]
+        report = mlauth.check(credentials(account, store_url=server.url))
+    assert said in failed(report, stage)
+
+
+USER = b'{"name": "flows", "body": {"is_service_account": true}}'
+
+
+def test_a_token_that_expires_is_said_with_its_end(account: Account) -> None:
+    login = answer(200, b'{"access_token": "token-canary", "expires_in": 3600}')
+    with faulty(INFO, login, answer(200, USER)) as server:
+        report = mlauth.check(credentials(account, store_url=server.url))
+    assert report.status is Status.PASSED
+    (warning,) = report.warnings
+    assert warning.startswith("the login's token expires at 20")
+    assert report.facts["expires_at"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("stacks", "said"),
+    [(answer(403), "may not see stacks"), (answer(200, b'{"items": 3}'), "/stacks answers 200")],
+)
+def test_an_account_that_may_not_look_names_up(account: Account, stacks: object, said: str) -> None:
+    with faulty(INFO, LOGGED_IN, answer(200, USER), stacks) as server:  # type: ignore[arg-type]
+        report = mlauth.check(credentials(account, store_url=server.url, stack="prod"))
+    assert said in failed(report, Stage.AUTHORIZED)
+
+
+def test_versions_that_differ_are_a_warning(account: Account) -> None:
+    with faulty(answer(200, b'{"version": "0.55.0"}'), LOGGED_IN, answer(200, USER)) as server:
+        report = mlauth.check(credentials(account, store_url=server.url))
+    assert report.status is Status.PASSED
+    assert report.warnings[0].startswith("the server is ZenML 0.55.0 and the client ")
+
+
+def test_a_key_of_zenml_pro_is_for_zenml_pro(account: Account) -> None:
+    account.file.write_text("ZENPROKEY_canary")
+    detail = failed(mlauth.check(credentials(account)), Stage.COMPATIBLE)
+    assert "use a key of a service account of this server" in detail
+    pro = answer(200, b'{"version": "0.98.0", "pro_api_url": "https://cloudapi.zenml.io"}')
+    with faulty(pro) as server:
+        report = mlauth.check(credentials(account, store_url=server.url))
+    assert "exchanged at ZenML Pro's own API" in failed(report, Stage.COMPATIBLE, Status.UNKNOWN)
+
+
+def test_a_server_with_a_certificate_of_the_companys_own(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    with ZenMLServer(folder / "zenml", tls=(folder / "cert.pem", folder / "key.pem")) as server:
+        account = server.create_service_account("tls")
+        _, key = server.create_api_key(account, "test")
+        memory.put("tls", key.get_secret_value())
+        start = {"store_url": server.url, "api_key": "memory://tls"}
+        without = mlauth.check(ZenMLCredentials.of("test", start))
+        assert "give the CA as ca_bundle" in failed(without, Stage.REACHABLE)
+        trusting = ZenMLCredentials.of("test", {**start, "ca_bundle": str(folder / "ca.pem")})
+        assert mlauth.check(trusting).status is Status.PASSED
+        with mlauth.activate(trusting) as activation:
+            assert "ZENML_STORE_VERIFY_SSL" in activation.variables
+            from zenml.client import Client
+
+            assert Client().active_user.name == "tls"
+
+
+def test_a_profile_is_checked_as_a_whole(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_TOKEN", "canary-value")
+    profile = Profile.model_validate(
+        {
+            "zenml": {"store_url": account.server.url, "api_key": account.reference},
+            "env": {"TOKEN": "env://CANARY_TOKEN", "MISSING": "env://MLAUTH_TEST_NOWHERE"},
+        }
+    )
+    report = mlauth.check(profile)
+    assert report.status is Status.FAILED
+    by_system = {(result.system, result.stage): result.status for result in report.results}
+    assert by_system["zenml", Stage.AUTHORIZED] is Status.PASSED
+    assert by_system["env", Stage.RESOLVED] is Status.FAILED
+    assert "canary-value" not in repr(report)
+
+
+class TestTheEnvironment:
+    """What `mlauth check` without a profile looks at."""
+
+    @pytest.fixture(autouse=True)
+    def _set(self, monkeypatch: pytest.MonkeyPatch, account: Account) -> None:
+        self.set, self.account = monkeypatch.setenv, account
+        self.unset = monkeypatch.delenv
+
+    def given(self, **variables: str) -> CheckReport:
+        for name, value in variables.items():
+            self.set(name, value)
+        return mlauth.check()
+
+    def test_the_right_variables_pass(self) -> None:
+        report = self.given(
+            ZENML_STORE_URL=self.account.server.url + "/", ZENML_STORE_API_KEY=self.account.key
+        )
+        assert report.status is Status.PASSED, report.summary()
+        assert report.facts["account"] == self.account.name
+
+    def test_a_token_passes_without_a_login(self) -> None:
+        answered = httpx.post(
+            f"{self.account.server.url}/api/v1/login",
+            data={"grant_type": "zenml-api-key", "password": self.account.key},
+        )
+        before = self.account.logins()
+        report = self.given(
+            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_API_TOKEN=answered.json()["access_token"],
+        )
+        assert report.status is Status.PASSED
+        assert self.account.logins() == before
+
+    def test_a_persons_session_is_not_a_service_account(self) -> None:
+        server, name = self.account.server, f"person-{uuid.uuid4().hex[:6]}"
+        server.create_user(name, SecretStr("canary-password-1"))
+        answered = httpx.post(
+            f"{server.url}/api/v1/login",
+            data={"grant_type": "password", "username": name, "password": "canary-password-1"},
+        )
+        report = self.given(
+            ZENML_STORE_URL=server.url, ZENML_STORE_API_TOKEN=answered.json()["access_token"]
+        )
+        detail = failed(report, Stage.AUTHORIZED)
+        assert f"as the person {name!r}, not as a service account" in detail
+
+    def test_nothing_at_all_would_run_on_a_local_store(self) -> None:
+        detail = failed(self.given(), Stage.CONFIGURED)
+        assert detail == "ZENML_STORE_URL is not set: ZenML would run on a local store here"
+
+    def test_near_misses_are_named_with_the_right_names(self) -> None:
+        detail = failed(self.given(ZENML_URL="https://canary"), Stage.CONFIGURED)
+        assert detail.endswith("would run on a local store: the name is ZENML_STORE_URL")
+        report = self.given(
+            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_API_KEY=self.account.key,
+        )
+        assert report.status is Status.PASSED
+        (warning,) = report.warnings
+        assert warning.startswith("ZENML_URL is ignored by ZenML")
+
+    @pytest.mark.parametrize(
+        ("variables", "said"),
+        [
+            ({}, "neither ZENML_STORE_API_KEY nor ZENML_STORE_API_TOKEN is set"),
+            ({"ZENML_STORE_URL": "http://10.0.0.1"}, "in clear: use https"),
+            ({"ZENML_STORE_URL": "canary"}, "ZENML_STORE_URL must start with https://"),
+            ({"ZENML_STORE_API_KEY": "x", "ZENML_STORE_TYPE": "sql"}, "is not 'rest'"),
+            ({"ZENML_STORE_USERNAME": "canary"}, "ZENML_STORE_USERNAME is set"),
+            ({"ZENML_API_KEY": "canary"}, "the name is ZENML_STORE_API_KEY"),
+        ],
+    )
+    def test_what_cannot_work_fails_before_anything_is_sent(
+        self, variables: dict[str, str], said: str
+    ) -> None:
+        before = self.account.server.requests()[LOGIN]
+        report = self.given(**{"ZENML_STORE_URL": self.account.server.url, **variables})
+        assert said in failed(report, Stage.CONFIGURED)
+        assert self.account.server.requests()[LOGIN] == before
+
+    def test_a_damaged_key_fails(self) -> None:
+        report = self.given(
+            ZENML_STORE_URL=self.account.server.url, ZENML_STORE_API_KEY=self.account.key[:-20]
+        )
+        assert "cut short or damaged" in failed(report, Stage.WELL_FORMED)
+
+    def test_both_a_key_and_a_token_and_no_tls_are_warned_about(self) -> None:
+        report = self.given(
+            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_API_KEY=self.account.key,
+            ZENML_STORE_API_TOKEN="canary",
+            ZENML_STORE_VERIFY_SSL="false",
+        )
+        assert len(report.warnings) == 2
+
+
+def test_a_walk_that_hangs_between_stages_is_unknown(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For instance a look at the environment that blocks on a network file system."""
+    import threading
+
+    hang = threading.Event()
+    monkeypatch.setattr(ZenMLCredentials, "configured", lambda *_: hang.wait(30) or [])
+    report = mlauth.check(credentials(account), timeout=0.3)
+    assert report.status is Status.UNKNOWN
+    assert "no answer within 0.3 s" in report.summary()
+    hang.set()
+
+
+def test_the_time_limit_must_be_a_time(tmp_path: Path) -> None:
+    with pytest.raises(mlauth.MLAuthError, match="timeout"):
+        mlauth.check(timeout=0)
