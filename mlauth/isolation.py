@@ -136,32 +136,33 @@ def forget_client() -> Callable[[], None]:
     """Make ZenML, where it is imported already, read its configuration anew.
 
     Returns:
-        Puts everything back as it was.
+        Puts everything back as it was; a client that was made meanwhile is forgotten.
     """
-    undo: list[Callable[[], None]] = []
-    # `CredentialsStore.reset_instance` would delete the user's file, and
-    # `GlobalConfiguration._reset_instance` write it: so the instances are only swapped.
+    before = _exchange({})
+
+    def put_back() -> None:
+        _exchange(before)
+
+    return put_back
+
+
+def _exchange(instances: dict[str, Any]) -> dict[str, Any]:
+    """Exchange the singletons of ZenML's client, and return those that were there.
+
+    `CredentialsStore.reset_instance` would delete the user's file, and
+    `GlobalConfiguration._reset_instance` write it: so the instances are only swapped.
+    """
+    before: dict[str, Any] = {}
     for module, name, attribute in (
         ("zenml.config.global_config", "GlobalConfiguration", "_global_config"),
         ("zenml.client", "Client", "_global_client"),
     ):
         cls = getattr(sys.modules.get(module), name, None)
         if cls is not None:
-            undo.append(_swap(cls, attribute))
+            before[name] = getattr(cls, attribute)
+            setattr(cls, attribute, instances.get(name))
     store = getattr(sys.modules.get("zenml.login.credentials_store"), "CredentialsStore", None)
     if store is not None:
-        instance = store._instance()  # noqa: SLF001 - ZenML has no public way to do it
-        store._clear()  # noqa: SLF001
-        undo.append(lambda: store._clear(instance))  # noqa: SLF001
-
-    def put_back() -> None:
-        for each in undo:
-            each()
-
-    return put_back
-
-
-def _swap(cls: Any, attribute: str) -> Callable[[], None]:
-    instance = getattr(cls, attribute)
-    setattr(cls, attribute, None)
-    return lambda: setattr(cls, attribute, instance)
+        before["CredentialsStore"] = store._instance()  # noqa: SLF001 - there is no public way
+        store._clear(instances.get("CredentialsStore"))  # noqa: SLF001
+    return before
