@@ -41,6 +41,7 @@ from urllib.parse import quote
 import httpx
 import psutil  # type: ignore[import-untyped,unused-ignore]  # stubs are not always there
 from pydantic import SecretStr
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from mlauth.errors import MLAuthError
 
@@ -897,7 +898,13 @@ def _answer(title: str, client: httpx.Client, method: str, path: str, **options:
     """
     what = f"{method} {client.base_url}".rstrip("/") + path.partition("?")[0]
     try:
-        response = client.request(method, path, **options)
+        # 503: Prefect's SQLite database was locked for too long, and nothing was done.
+        response = Retrying(
+            retry=retry_if_result(lambda answer: answer.status_code == 503),
+            stop=stop_after_attempt(8),
+            wait=wait_random_exponential(multiplier=0.2, max=3),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )(client.request, method, path, **options)
     except httpx.HTTPError as error:
         raise ServerError(f"{title} gave no answer to {what}: {type(error).__name__}") from None
     if not response.is_success:
