@@ -13,11 +13,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mlauth.activation import Prepared, export, prepare, remove_at_exit
+from mlauth.checking import DEFAULT_FILE
 from mlauth.credentials.env import EnvironmentSecrets
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
-from mlauth.profiles import DEFAULT_FILE
 from prefect_mlauth import runs
 
 
