@@ -14,7 +14,6 @@ from mlauth import isolation
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 
-
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
