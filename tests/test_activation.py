@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
+from rich.traceback import Traceback
 
 import mlauth
 from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials, isolation
@@ -370,3 +373,30 @@ class TestRecord:
         monkeypatch.setenv(RECORD, text)
         resume()
         assert read_record() == {}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"service_account": "other"}, {"store_url": "http://127.0.0.1:9"}, {"stack": "no"}]
+)
+def test_no_traceback_with_locals_shows_the_key(account: Account, fields: dict[str, str]) -> None:
+    def shown() -> str:
+        try:
+            with mlauth.activate(credentials(account, **fields), timeout=5):
+                raise AssertionError
+        except mlauth.MLAuthError as error:
+            console = Console(file=io.StringIO(), width=300, record=True)
+            console.print(
+                Traceback.from_exception(
+                    type(error),
+                    error,
+                    error.__traceback__,
+                    show_locals=True,
+                    locals_max_string=None,  # type: ignore[arg-type]
+                    locals_max_length=None,  # type: ignore[arg-type]
+                )
+            )
+            return console.export_text()
+
+    text = shown()
+    assert "locals" in text
+    assert account.key[10:40] not in text
