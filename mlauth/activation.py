@@ -209,8 +209,11 @@ def export(all_exports: Iterable[Exports], *, owner: int) -> Exported:
         record = read_record()
         record["secrets"] = sorted({*record.get("secrets", []), *secrets})
         record["emptied"] = sorted({*record.get("emptied", []), *emptied})
-        record["folders"] = [*record.get("folders", []), *([folder] if folder else [])]
+        # Those of another owner, from which this environment was inherited, are its to remove.
+        folders = record.get("folders", []) if record.get("owner") == owner else []
+        record["folders"] = [*folders, *([folder] if folder else [])]
         record["owner"] = owner
+        record["handed_on"] = owner != os.getpid()
         new = {**settings, **secrets, **dict.fromkeys(emptied, "")}
         before = {name: os.environ.get(name) for name in (*new, RECORD)}
         replaced = sorted(

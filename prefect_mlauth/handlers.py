@@ -70,8 +70,10 @@ def _take_up() -> None:
     record = read_record()
     owner, parent = record.get("owner"), os.getppid()
     # The engine is a child of the owner, or (Prefect 3.8) what the owner replaced itself by; what
-    # the flow starts is neither, and must not clean up.
+    # the flow starts is neither, and must not clean up. Nor must the runs of an owner that set the
+    # variables itself, such as a script that logs in and then serves flows.
+    engines = bool(record.get("handed_on")) and owner == parent
     remove_at_exit(
         record.get("folders", []),
-        lambda: owner == os.getpid() or (owner == parent and runs.in_engine()),
+        lambda: owner == os.getpid() or (engines and runs.in_engine()),
     )
