@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlauth.demo.search import search
 from mlauth.demo.servers import (
     FlowRunResult,
     PrefectServer,
@@ -23,6 +25,7 @@ from mlauth.demo.servers import (
     flow_run_logs,
     run_deployment,
 )
+from mlauth.redaction import spellings
 from tests.accounts import Account, new_account
 
 WAYS = ["worker", "execute"]
@@ -34,10 +37,10 @@ class Run:
 
     Attributes:
         result: its final state.
-        logs: what it logged, as Prefect's server has it.
+        logs: what it logged, as Prefect's server has it and the UI shows it.
         output: what its processes wrote, as a terminal or a container's log has it.
-        facts: what the flow said of its environment.
         folder: where its processes had their home and temporary files.
+        facts: what the flow said of its environment.
     """
 
     result: FlowRunResult
@@ -61,33 +64,58 @@ def digest(value: str) -> str:
 
 
 class Project:
-    """A folder with flows and a prefect.yaml, on the shared servers."""
+    """A folder with flows, on the shared servers."""
 
     def __init__(self, folder: Path, server: PrefectServer, worker: ProcessWorker) -> None:
         self.folder, self.server, self.worker = folder, server, worker
-        shutil.copytree(Path(__file__).parent / "flows", folder / "flows")
+        self.flows = folder / "flows"
+        shutil.copytree(Path(__file__).parent / "flows", self.flows)
         self._count = 0
 
-    def deploy(self, flow: str, *steps: Mapping[str, Any]) -> str:
-        """Deploy a flow of flows.py behind pull steps and return the deployment's name."""
-        self._count += 1
-        name = f"{self.folder.name}-{self._count}"
-        code = {"directory": str(self.folder / "flows")}
-        pull = [{"prefect.deployments.steps.set_working_directory": code}, *steps]
+    def deploy(self, flow: str, *steps: Mapping[str, Any], name: str = "") -> str:
+        """Deploy a flow of flows.py behind pull steps and return the deployment's name.
+
+        Through the API: `prefect deploy` takes seconds; `deploy_file` is it.
+        """
+        name = name or self._name()
+        flow_name = flow.replace("_", "-")
+        deployment = {
+            "name": name,
+            "flow_id": self.server.request("POST", "/flows/", {"name": flow_name})["id"],
+            "entrypoint": f"flows.py:{flow}",
+            "work_pool_name": self.worker.pool,
+            "pull_steps": self._pull(steps),
+        }
+        self.server.request("POST", "/deployments/", deployment)
+        return f"{flow_name}/{name}"
+
+    def deploy_file(self, flow: str, *steps: Mapping[str, Any]) -> str:
+        """Do the same with a prefect.yaml and `prefect deploy`."""
+        name = self._name()
         entry = {
             "name": name,
             "entrypoint": f"flows.py:{flow}",
             "work_pool": {"name": self.worker.pool},
-            "pull": pull,
+            "pull": self._pull(steps),
         }
-        (self.folder / "flows" / "prefect.yaml").write_text(
-            yaml.safe_dump({"name": "tests", "deployments": [entry]})
-        )
-        deploy(self.folder / "flows", name, self.server)
+        content = yaml.safe_dump({"name": "tests", "deployments": [entry]})
+        (self.flows / "prefect.yaml").write_text(content)
+        deploy(self.flows, name, self.server)
         return f"{flow.replace('_', '-')}/{name}"
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"{self.folder.name}-{self._count}"
+
+    def _pull(self, steps: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        code = {"directory": str(self.flows)}
+        return [{"prefect.deployments.steps.set_working_directory": code}, *steps]
 
     def run(self, way: str, deployment: str, **env: str) -> Run:
         """Run a deployment as the process worker does, or as container work pools do."""
+        # For steps and log handlers of the user's.
+        paths = filter(None, (str(self.flows), os.environ.get("PYTHONPATH")))
+        env["PYTHONPATH"] = os.pathsep.join(paths)
         if way == "worker":
             log = self.worker.log
             start = log.stat().st_size
@@ -95,8 +123,7 @@ class Project:
             output = log.read_bytes()[start:].decode()
             folder = self.worker.folder
         else:
-            self._count += 1
-            folder = self.folder / f"container-{self._count}"
+            folder = self.folder / self._name()
             (folder / "tmp").mkdir(parents=True)
             here = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
             done = execute_flow_run(self.server, deployment, folder, {**here, **env})
@@ -106,6 +133,20 @@ class Project:
             if line.startswith("FACTS "):
                 run.facts = json.loads(line.removeprefix("FACTS "))
         return run
+
+    def places_of(self, secrets: Iterable[str], run: Run) -> list[str]:
+        """Search for secrets where a run could have left them; return where they are.
+
+        In every table of Prefect's database (deployments, events, logs, artifacts, …), in every
+        file of the server, of the worker and of the run, and in what the run wrote.
+        """
+        secrets = list(secrets)
+        words = {word for secret in secrets for word in spellings(secret)}
+        said = run.output + run.text
+        folders = {self.server.folder, self.worker.folder, run.folder, self.flows}
+        return [f"said {len(word)} characters" for word in words if word in said] + [
+            place for folder in folders for place in search(secrets, folder).found
+        ]
 
 
 @pytest.fixture
@@ -130,3 +171,8 @@ def zenml_login(account: Account, **inputs: Any) -> dict[str, Any]:
     """Return the pull step, as prefect.yaml has it."""
     start = {"store_url": account.server.url, "api_key": account.reference}
     return {"prefect_mlauth.steps.zenml_login": {**start, **inputs}}
+
+
+def export_secrets(**env: str) -> dict[str, Any]:
+    """Return the pull step, as prefect.yaml has it."""
+    return {"prefect_mlauth.steps.export_secrets": {"env": env}}

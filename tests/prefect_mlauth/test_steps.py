@@ -1,28 +1,26 @@
-"""The other steps, masking, and where steps set nothing, in real flow runs."""
+"""The other steps in real flow runs, what a step returns, and steps that plain Python calls."""
 
 from __future__ import annotations
 
-import base64
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 
 from mlauth import MLAuthError
-from mlauth.demo.search import search
 from mlauth.demo.servers import PrefectServer, child_environment
 from prefect_mlauth import steps
 from tests.accounts import Account
-from tests.prefect_mlauth.conftest import Project, digest, zenml_login
+from tests.prefect_mlauth.conftest import WAYS, Project, digest, export_secrets, zenml_login
 
 pytestmark = pytest.mark.timeout(300)
 
 CANARY = "canary-4c/8+x=q"
+HASH = "import hashlib, os; print('hash', hashlib.sha256(os.environ['GOT'].encode()).hexdigest())"
 
 
 @pytest.fixture
@@ -32,80 +30,21 @@ def secret(tmp_path: Path) -> str:
     return f"file://{tmp_path}/canary"
 
 
-def export_secrets(**env: str) -> dict[str, object]:
-    return {"prefect_mlauth.steps.export_secrets": {"env": env}}
-
-
-def test_later_steps_can_use_what_was_exported(way: str, project: Project, secret: str) -> None:
-    script = project.folder / "later.py"
-    script.write_text(
-        "import hashlib, os, sys\n"
-        "open(sys.argv[1], 'w').write(hashlib.sha256(os.environ['GOT'].encode()).hexdigest())"
-    )
-    out = project.folder / "out"
+def test_later_steps_can_use_what_was_exported(project: Project, secret: str) -> None:
+    (project.folder / "hash.py").write_text(HASH)
     later = {
-        "script": f"{sys.executable} {script} {out}",
+        "script": f"{sys.executable} {project.folder / 'hash.py'}",
         "env": {"GOT": "{{ $CANARY }}"},
     }
-    run = project.run(
-        way,
-        project.deploy(
-            "show",
-            export_secrets(CANARY=secret),
-            {"prefect.deployments.steps.run_shell_script": later},
-        ),
-    )
-    assert run.result.state_type == "COMPLETED", run.text
-    assert out.read_text().startswith(digest(CANARY))
-    assert run.facts["env"]["CANARY"] == digest(CANARY)
-    assert CANARY not in run.output + run.text
-    assert search([CANARY], project.server.folder).found == []
-
-
-def test_a_name_that_changes_how_programs_start_ends_the_run(project: Project, secret: str) -> None:
-    run = project.run("execute", project.deploy("show", export_secrets(PYTHONPATH=secret)))
-    assert run.result.state_type in {"CRASHED", "FAILED"}
-    assert "PYTHONPATH changes how programs start" in run.output
-
-
-def test_what_was_exported_is_masked(way: str, project: Project, secret: str) -> None:
-    """On the console, in Prefect's database, and after ZenML added log handlers of its own."""
-    run = project.run(way, project.deploy("leak", export_secrets(CANARY=secret)))
-    assert run.result.state_type == "COMPLETED", run.text
-    for line in ("printed ***", "logged ***", "in a dictionary {'token': '***'}"):
-        assert run.logs.count(line) == 2, run.text
-        assert line in run.output
-    assert "ValueError: could not use ***" in run.text
-    encoded = base64.b64encode(f"user:{CANARY}".encode()).decode()
-    for text in (run.text, run.output):
-        assert CANARY not in text
-        assert encoded not in text
-    assert search([CANARY], project.server.folder).found == []
-
-
-def test_a_log_handler_of_the_users_stays_and_masks(
-    way: str, project: Project, secret: str
-) -> None:
-    (project.folder / "flows" / "their_handlers.py").write_text(
-        "import logging\n"
-        "class Theirs(logging.StreamHandler):\n"
-        "    def emit(self, record):\n"
-        "        self.stream.write('THEIRS ' + self.format(record) + '\\n')\n"
-    )
-    config = yaml.safe_load(DEFAULT_LOGGING_SETTINGS_PATH.read_text())
-    config["handlers"]["theirs-2"] = {"class": "their_handlers.Theirs", "level": 0}
-    config["root"]["handlers"] = ["theirs-2"]
-    file = project.folder / "logging.yml"
-    file.write_text(yaml.safe_dump(config))
-    run = project.run(
-        way,
-        project.deploy("leak", export_secrets(CANARY=secret)),
-        PREFECT_LOGGING_SETTINGS_PATH=str(file),
-        PYTHONPATH=str(project.folder / "flows"),
-    )
-    assert run.result.state_type == "COMPLETED", run.text + run.output
-    assert "THEIRS printed ***" in run.output
-    assert CANARY not in run.output + run.text
+    shell = {"prefect.deployments.steps.run_shell_script": later}
+    deployment = project.deploy_file("show", export_secrets(CANARY=secret), shell)
+    for way in WAYS:
+        run = project.run(way, deployment)
+        assert run.result.state_type == "COMPLETED", run.text
+        assert f"hash {digest(CANARY)}" in run.output
+        assert run.facts["env"]["CANARY"] == digest(CANARY)
+        assert "mlauth: set CANARY" in run.logs
+        assert project.places_of([CANARY], run) == []
 
 
 def test_a_profile_from_the_repository_that_was_cloned(
@@ -119,7 +58,7 @@ def test_a_profile_from_the_repository_that_was_cloned(
         f'service_account = "{account.name}"\n'
         f'[profiles.prod.env]\nCANARY = "{secret}"\n'
     )
-    (repository / "flows.py").write_text((project.folder / "flows" / "flows.py").read_text())
+    (repository / "flows.py").write_text((project.flows / "flows.py").read_text())
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-C", str(repository)]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
         subprocess.run([*git, *command], check=True)
@@ -128,42 +67,119 @@ def test_a_profile_from_the_repository_that_was_cloned(
     run = project.run(
         way,
         project.deploy(
-            "who",
+            "show",
             {"prefect.deployments.steps.git_clone": clone},
             {"prefect_mlauth.steps.activate_profile": profile},
         ),
     )
-    assert run.result.state_type == "COMPLETED", run.text + run.output
-    assert run.facts["account"] == account.name
-    assert run.facts["env"]["CANARY"] == digest(CANARY)
+    assert run.result.state_type == "COMPLETED", run.text
+    assert any(f"took the key of {account.name!r}" in line for line in run.logs)
+    env = run.facts["env"]
+    assert env["CANARY"] == digest(CANARY)
+    assert env["ZENML_STORE_API_KEY"] == digest(account.key)
+    assert project.places_of([account.key, CANARY], run) == []
+    assert run.left_over() == []
 
 
-def test_in_plain_python_a_step_sets_what_the_persons_code_asked_for(
-    tmp_path: Path, prefect_server: PrefectServer, account: Account
-) -> None:
-    """Inside of a flow that a script calls, and outside of any flow."""
-    code = (
-        "import json, os, sys\n"
-        "from prefect import flow\n"
-        "from prefect_mlauth.steps import zenml_login\n"
-        "step = json.loads(sys.argv[1])\n"
-        "@flow\n"
-        "def plain():\n"
-        "    print('IN FLOW', zenml_login(**step)['account'])\n"
-        "plain()\n"
-        "print('OUTSIDE', zenml_login(**step)['account'], 'ZENML_STORE_API_KEY' in os.environ)\n"
-    )
-    step = zenml_login(account)["prefect_mlauth.steps.zenml_login"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(step)],
+CALLS = """
+import asyncio, json, os, sys
+from prefect import flow, task
+from prefect_mlauth.steps import zenml_login
+
+login = json.loads(sys.argv[1])["prefect_mlauth.steps.zenml_login"]
+
+
+def call(where):
+    for name in ("ZENML_STORE_URL", "ZENML_STORE_API_KEY"):
+        os.environ.pop(name, None)
+    print(where, zenml_login(**login)["account"], "ZENML_STORE_API_KEY" in os.environ)
+
+
+@flow
+def sync_flow():
+    call("sync flow")
+    sync_task()
+
+
+@task
+def sync_task():
+    call("sync task")
+
+
+@flow
+async def async_flow():
+    call("async flow")
+
+
+async def coroutine():
+    call("coroutine")
+
+
+call("function")
+sync_flow()
+asyncio.run(async_flow())
+asyncio.run(coroutine())
+"""
+
+
+def in_a_script(
+    code: str, folder: Path, env: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env=child_environment(tmp_path / "home", prefect_server.environment()),
-        timeout=120,
+        env=child_environment(folder, env),
+        timeout=100,
     )
-    assert f"IN FLOW {account.name}\n" in done.stdout, done.stderr
-    assert f"OUTSIDE {account.name} True\n" in done.stdout
+
+
+def test_plain_python_sync_and_async_gets_what_it_asked_for(
+    tmp_path: Path, prefect_server: PrefectServer, account: Account
+) -> None:
+    api, step = prefect_server.environment(), json.dumps(zenml_login(account))
+    done = in_a_script(CALLS, tmp_path / "home", api, step)
+    for where in ("function", "sync flow", "sync task", "async flow", "coroutine"):
+        assert f"{where} {account.name} True\n" in done.stdout, done.stderr
     assert list((tmp_path / "home").rglob("mlauth-*")) == []
+
+
+OUTPUTS = """
+import asyncio, json, os, sys
+from mlauth.redaction import spellings
+from prefect.deployments.steps.core import run_steps
+
+outputs = asyncio.run(run_steps([json.loads(sys.argv[1])]))
+secrets = os.environ["ZENML_STORE_API_TOKEN"], open(sys.argv[2]).read()
+if any(word in repr(outputs) for secret in secrets for word in spellings(secret)):
+    sys.exit("a secret is in the step's output")
+print(json.dumps(outputs))
+"""
+
+
+def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
+    tmp_path: Path, account: Account
+) -> None:
+    """By Prefect's own function, in a process that is told which flow run it is for."""
+    step = zenml_login(account, credential="api_token")
+    step["prefect_mlauth.steps.zenml_login"]["id"] = "login"
+    run = {"PREFECT__FLOW_RUN_ID": "00000000-0000-4000-8000-000000000000"}
+    done = in_a_script(OUTPUTS, tmp_path / "home", run, json.dumps(step), str(account.file))
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout.splitlines()[-1])
+    login = outputs.pop("login")
+    assert outputs == login
+    assert login.keys() == {"account", "server_version", "variables"}
+    assert login["account"] == account.name
+    assert {"ZENML_STORE_API_TOKEN", "ZENML_STORE_URL"} <= set(login["variables"])
+
+
+def test_a_name_that_changes_how_programs_start_is_refused(secret: str) -> None:
+    for name in ("PATH", "LD_PRELOAD", "PYTHONPATH", "PREFECT_API_URL", "DYLD_INSERT_LIBRARIES"):
+        before = dict(os.environ)
+        with pytest.raises(MLAuthError, match=f"{name} changes how programs start"):
+            steps.export_secrets({"FINE": secret, name: secret})
+        assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize(

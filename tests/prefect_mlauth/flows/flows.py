@@ -8,10 +8,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, task
 
-FOUND_AT_IMPORT = {name for name in os.environ if name.startswith(("ZENML_", "CANARY"))}
+FOUND_AT_IMPORT = sorted(os.environ)
 
 
 def environment() -> dict[str, str]:
@@ -27,13 +28,14 @@ def environment() -> dict[str, str]:
 
 
 def say(**facts: object) -> None:
-    print("FACTS " + json.dumps(facts))
+    private = Path(os.environ.get("ZENML_CONFIG_PATH", "/nowhere")).is_dir()
+    print("FACTS " + json.dumps({"env": environment(), "private": private, **facts}))
 
 
 @flow(log_prints=True)
 def show() -> None:
-    """Say what is in the environment, and what was when this module was imported."""
-    say(env=environment(), at_import=sorted(FOUND_AT_IMPORT))
+    """Say what is in the environment."""
+    say()
 
 
 @flow(log_prints=True)
@@ -41,7 +43,17 @@ def who() -> None:
     """Say as whom ZenML's own client works."""
     from zenml.client import Client
 
-    say(account=Client().active_user.name, env=environment())
+    say(account=Client().active_user.name, at_import=FOUND_AT_IMPORT)
+
+
+@flow(log_prints=True)
+def pipeline() -> None:
+    """Run a ZenML pipeline, and hand the token to the test, which is to look for it."""
+    from one_step import one_step
+
+    run = one_step()
+    Path(os.environ["TOKEN_FILE"]).write_text(os.environ["ZENML_STORE_API_TOKEN"])
+    say(account=run.user.name, artifact=run.steps["answer"].outputs["output"][0].uri)
 
 
 @flow(log_prints=True)
@@ -58,27 +70,45 @@ def who_again() -> None:
         time.sleep(0.1)
     names = []
     for _ in range(3):
-        store.authenticate(force=True)
+        # The server refuses this, as it does a token that has expired: the client logs in again.
+        store.session.headers["Authorization"] = "Bearer expired"
         names.append(store.get_user(include_private=True).name)
     say(first=first, again=names, met=len(list(meeting.glob("*.here"))))
 
 
-@flow(log_prints=True)
-def leak() -> None:
+@task(log_prints=True)
+def in_a_task(secret: str) -> None:
+    print("printed in a task", secret)
+
+
+def log_a_secret() -> None:
     """Log a secret in every way that flows do by mistake."""
     secret = os.environ["CANARY"]
     logger = get_run_logger()
-    for _ in range(2):
-        print("printed", secret)
-        logger.info("logged %s", secret)
-        logger.warning("in a dictionary %s", {"token": secret})
-        logger.info("encoded %s", base64.b64encode(f"user:{secret}".encode()).decode())
-        try:
-            raise ValueError(f"could not use {secret}")
-        except ValueError:
-            logger.exception("failed")
-        import zenml.client  # noqa: F401 - adds log handlers of its own
-    say(done=True)
+    print("printed", secret)
+    logger.info("logged %s", secret)
+    logger.warning("in a dictionary %s", {"token": secret})
+    logger.info("in base64 %s", base64.b64encode(f"user:{secret}".encode()).decode())
+    logger.info("in a URL %s", quote(secret, safe=""))
+    logger.info("in JSON %s", json.dumps({"token": secret}))
+    try:
+        raise ValueError(f"could not use {secret}")
+    except ValueError:
+        logger.exception("failed")
+    in_a_task(secret)
+
+
+@flow(log_prints=True)
+def leak() -> None:
+    log_a_secret()
+
+
+@flow(log_prints=True)
+def leak_beside_zenml() -> None:
+    log_a_secret()
+    import zenml.client  # noqa: F401 - adds log handlers of its own
+
+    log_a_secret()
 
 
 @flow(log_prints=True)
@@ -88,7 +118,17 @@ def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@flow(log_prints=True)
+def endless() -> None:
+    """Wait to be cancelled."""
+    say()
+    time.sleep(600)
+
+
 @killed.on_crashed
-def after_crash(flow: object, flow_run: object, state: object) -> None:
-    """Write down what the worker, which runs this hook itself, has in its environment."""
-    Path(os.environ["HOOK_FILE"]).write_text(json.dumps({"pid": os.getpid(), **environment()}))
+@endless.on_cancellation
+def hook(flow: object, flow_run: object, state: object) -> None:
+    """Write down what the process that runs this hook has in its environment."""
+    place = Path(os.environ["HOOKS"], flow.name)
+    place.with_suffix(".new").write_text(json.dumps({"pid": os.getpid(), **environment()}))
+    place.with_suffix(".new").rename(place)  # at once, for who waits for it
