@@ -447,9 +447,10 @@ def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
 
 def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -> None:
     if not account["is_service_account"]:
+        wanted = "a service account" if expected is None else f"service account {expected!r}"
         raise StageFailed(
-            f"{url} knows this credential as the person {account['name']!r}, not as a service "
-            "account: use the API key of a service account"
+            f"{url} knows this credential as the person {account['name']!r}, not as {wanted}: use "
+            "the API key of a service account"
         )
     if expected is not None and account["name"] != expected:
         raise StageFailed(
