@@ -20,7 +20,7 @@ from zenml.utils import source_utils
 
 from mlauth.checking import Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.credentials.zenml import near_misses, probe_server
+from mlauth.credentials.zenml import near_misses, probe_server, refusal
 from mlauth.deadline import Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
@@ -167,17 +167,18 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 
 def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
     """Return the store of ZenML's client and its token, which it may have to log in for."""
-    try:
-        if GlobalConfiguration().store_configuration.type == StoreType.REST:
+    configuration = GlobalConfiguration().store_configuration
+    if configuration.type == StoreType.REST:
+        try:
             store: Any = Client().zen_store
             return store, SecretStr(store.get_or_generate_api_token())
-    except AuthorizationException as error:
-        raise StageFailed(
-            f"the server refuses ZenML's client ({type(error).__name__}): is the credential "
-            "deleted, rotated or switched off?"
-        ) from None
-    except Exception as error:
-        raise StageUnknown(f"ZenML's client has no connection ({type(error).__name__})") from None
+        except AuthorizationException as error:
+            said, name = str(error), type(error).__name__
+            raise StageFailed(refusal(said, configuration.url, name)) from None
+        except Exception as error:
+            raise StageUnknown(
+                f"ZenML's client has no connection to {configuration.url} ({type(error).__name__})"
+            ) from None
     wanted = "a service account" if service_account is None else repr(service_account)
     line = f"ZenML's client uses the local store of this machine, not a server as {wanted}"
     try:

@@ -426,12 +426,16 @@ _REFUSALS = {
 
 
 def _refusal(answer: Answer, url: str) -> str:
-    """Say why a login was refused, in words of ours: the server's could hold anything."""
     said = json.dumps(answer.body) if answer.body is not None else ""
+    return refusal(said, url, f"HTTP {answer.status}")
+
+
+def refusal(said: str, url: str, status: str) -> str:
+    """Say why a login was refused, in words of ours: the server's could hold anything."""
     for pattern, meaning in _REFUSALS.items():
         if re.search(pattern, said):
             return f"{url} {meaning}"
-    return f"{url} refuses the credential (HTTP {answer.status}): is it of this server?"
+    return f"{url} refuses the credential ({status}): is it of this server?"
 
 
 def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:

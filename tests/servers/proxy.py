@@ -54,7 +54,7 @@ class Proxy:
                 answer = client.request(self.command, self.path, content=body, headers=kept)
                 self.answer(answer.status_code, dict(answer.headers), answer.content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = forward
+            do_GET = do_POST = do_PUT = do_DELETE = forward  # noqa: N815 - http.server's names
 
             def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)

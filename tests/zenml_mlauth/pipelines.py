@@ -1,9 +1,10 @@
-"""Pipelines, steps and stack components that the tests register, in a module that ZenML can import."""
+"""Pipelines, steps and components of the tests, in a module that ZenML can import."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from zenml import pipeline, step
@@ -76,18 +77,17 @@ def fails() -> None:
 @step(enable_cache=False)
 def indiscreet() -> int:
     import logging
-    import sys
 
     secret = os.environ["TEST_EXPORTED"]
-    print("printed", secret)
-    print("to stderr", secret, file=sys.stderr)
+    print(f"printed {secret}")
+    print(f"to stderr {secret}", file=sys.stderr)
     logging.getLogger("some.library").warning("logged %s", secret)
     return len(secret)
 
 
 @pipeline
 def prints() -> None:
-    indiscreet()
+    indiscreet.with_options(step_operator=True)()
 
 
 class RecordingAlerter(BaseAlerter):
@@ -122,7 +122,11 @@ class SubprocessOperator(BaseStepOperator):
             env |= {"ZENML_STORE_API_TOKEN": token, "ZENML_STORE_API_KEY": ""}
         with open(step_log(), "w", encoding="utf-8") as file:
             self._done = subprocess.run(
-                entrypoint_command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT
+                [sys.executable, *entrypoint_command[1:]],
+                cwd=ROOT,
+                env=env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
 
     def wait(self, step_run):
