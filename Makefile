@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 	@$(BIN)/mlauth demo $(ARGS)
 
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
-	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov)
+	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist loadfile)
 
 check: $(VENV)/.installed ## lint, format, types
 	$(BIN)/ruff check .

@@ -4,15 +4,39 @@ A flow names where a secret lives, never what it is; the process that runs it re
 moment, proves that it works, and leaves nothing behind.
 """
 
-from mlauth.activation import Activation, activate
-from mlauth.checking import check
-from mlauth.checks import CheckReport, Stage, StageResult, Status
-from mlauth.credentials.env import EnvironmentSecrets
-from mlauth.credentials.zenml import ZenMLCredentials
-from mlauth.errors import MLAuthError
-from mlauth.profiles import Profile, load_profile
-from mlauth.references import SecretReference
-from mlauth.resolving import resolve
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlauth.activation import Activation, activate
+    from mlauth.checking import check
+    from mlauth.checks import CheckReport, Stage, StageResult, Status
+    from mlauth.credentials.env import EnvironmentSecrets
+    from mlauth.credentials.zenml import ZenMLCredentials
+    from mlauth.errors import MLAuthError
+    from mlauth.profiles import Profile, load_profile
+    from mlauth.references import SecretReference
+    from mlauth.resolving import resolve
+
+# Imported when they are first used: a pull step pays at every run for what it does not need.
+_MODULES = {
+    "Activation": "activation",
+    "CheckReport": "checks",
+    "EnvironmentSecrets": "credentials.env",
+    "MLAuthError": "errors",
+    "Profile": "profiles",
+    "SecretReference": "references",
+    "Stage": "checks",
+    "StageResult": "checks",
+    "Status": "checks",
+    "ZenMLCredentials": "credentials.zenml",
+    "activate": "activation",
+    "check": "checking",
+    "load_profile": "profiles",
+    "resolve": "resolving",
+}
 
 __all__ = [
     "Activation",
@@ -30,3 +54,9 @@ __all__ = [
     "load_profile",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

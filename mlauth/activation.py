@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlauth import isolation, redaction
-from mlauth.checking import Subject, examine
+from mlauth.checking import DEFAULT_FILE, Subject, examine
 from mlauth.checks import CheckReport, StageFailed, is_unknown
 from mlauth.credentials import Exports
 from mlauth.deadline import Deadline
@@ -31,7 +31,6 @@ from mlauth.errors import (
     ResolutionError,
     StoreError,
 )
-from mlauth.profiles import DEFAULT_FILE
 from mlauth.variables import value_problem
 
 RECORD = "MLAUTH_ACTIVATION"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
@@ -31,12 +32,15 @@ from mlauth.credentials.zenml import (
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
 from mlauth.http import is_loopback
-from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
 from mlauth.references import SecretReference
 from mlauth.resolving import all_or_errors, try_all
 from mlauth.stores import StoredSecret
 
-Subject = str | Profile | Credentials
+if TYPE_CHECKING:
+    from mlauth.profiles import Profile
+
+Subject: TypeAlias = "str | Profile | Credentials"
+DEFAULT_FILE = "mlauth.toml"
 
 
 @dataclass
@@ -102,13 +106,15 @@ def examine(
     Raises:
         InvalidProfile: the profile cannot be read.
     """
-    if isinstance(subject, str):
+    if isinstance(subject, Credentials):
+        found, title = [subject], f"{subject.system} credentials"
+    elif isinstance(subject, str):
+        from mlauth.profiles import load_profile  # most steps have no profile
+
         found = load_profile(subject, config).credentials()
         title = f"profile {subject!r} of {config}"
-    elif isinstance(subject, Profile):
-        found, title = subject.credentials(), "the profile"
     else:
-        found, title = [subject], f"{subject.system} credentials"
+        found, title = subject.credentials(), "the profile"
     examination = Examination(CheckReport(title), {item.system: item for item in found})
     bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
     return examination

@@ -16,21 +16,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
 
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import Deadline
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _MOST_BYTES = 1024 * 1024
 _ATTEMPTS = 5
@@ -122,7 +117,22 @@ class Service:
             StageFailed: no such host, refused, TLS, or redirected.
             StageUnknown: throttled, a 5xx, or no whole answer in time.
         """
+        # Imported for the first request: 10 ms, which a step that asks nobody is spared.
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            stop_before_delay,
+            wait_random_exponential,
+        )
+
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        backoff = wait_random_exponential(multiplier=0.2, max=5)
+
+        def wait(state: RetryCallState) -> float:
+            fault = state.outcome.exception() if state.outcome else None
+            asked = fault.retry_after if isinstance(fault, _Transient) else None
+            return backoff(state) if asked is None else asked
 
         def send() -> Answer:
             try:
@@ -134,7 +144,7 @@ class Service:
         retrying = Retrying(
             retry=retry_if_exception_type(_Transient),
             stop=stop_before_delay(self._deadline.remaining()) | stop_after_attempt(_ATTEMPTS),
-            wait=_wait,
+            wait=wait,
             reraise=True,
         )
         try:
@@ -295,16 +305,6 @@ def _retry_after(header: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
-
-
-_backoff = wait_random_exponential(multiplier=0.2, max=5)
-
-
-def _wait(state: RetryCallState) -> float:
-    fault = state.outcome.exception() if state.outcome else None
-    if isinstance(fault, _Transient) and fault.retry_after is not None:
-        return fault.retry_after
-    return _backoff(state)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,12 +17,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mlauth.checking import DEFAULT_FILE
 from mlauth.credentials import Credentials, in_one_line
 from mlauth.credentials.env import EnvironmentSecrets, Variables
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.errors import InvalidProfile
-
-DEFAULT_FILE = "mlauth.toml"
 
 
 class Profile(BaseModel):

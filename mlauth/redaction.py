@@ -110,8 +110,9 @@ class _MaskingFactory:
         if record.exc_info and record.exc_info[1] is not None:
             text = logging.Formatter().formatException(record.exc_info)
             if _pattern.search(text):
-                # Formatters print this text in place of the exception.
-                record.exc_text = mask(text)
+                # Formatters print this text; some (ZenML's) format the exception anew, if it is
+                # there, with what it and its causes hold.
+                record.exc_info, record.exc_text = None, mask(text)
         return record
 
 

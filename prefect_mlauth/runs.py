@@ -59,11 +59,16 @@ def owner() -> int:
     return os.getppid() if in_resolver() else os.getpid()
 
 
+def flow_run_id() -> str:
+    """Return the id of the flow run that this step belongs to, or an empty text."""
+    return os.environ.get(_FLOW_RUN_ID) or (sys.argv[1] if in_resolver() else "")
+
+
 def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
     """Return the logger of the flow run, whose lines the UI shows, or else Prefect's own."""
     from prefect.logging import get_logger
 
-    run_id = os.environ.get(_FLOW_RUN_ID) or (sys.argv[1] if in_resolver() else "")
+    run_id = flow_run_id()
     if not run_id:
         return get_logger("mlauth")
     return logging.LoggerAdapter(

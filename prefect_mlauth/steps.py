@@ -13,11 +13,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from mlauth.activation import Prepared, export, prepare, remove_at_exit
+from mlauth.checking import DEFAULT_FILE
 from mlauth.credentials.env import EnvironmentSecrets
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
-from mlauth.errors import InvalidCredentials
-from mlauth.profiles import DEFAULT_FILE
+from mlauth.errors import InvalidCredentials, MLAuthError
 from prefect_mlauth import runs
 
 
@@ -68,21 +68,24 @@ def zenml_login(
               service_account: prefect-prod
         ```
     """
-    credentials = ZenMLCredentials.of(
-        "zenml_login",
-        {
-            "store_url": store_url,
-            "api_key": api_key,
-            "service_account": service_account,
-            "stack": stack,
-            "project": project,
-            "credential": credential,
-            "ca_bundle": ca_bundle,
-            "allow_insecure": allow_insecure,
-        },
-    )
-    ask = _flag("verify", verify)
-    return _activate(lambda deadline: prepare(credentials, deadline, verify=ask), timeout)
+
+    def prepared(deadline: Deadline) -> Prepared:
+        credentials = ZenMLCredentials.of(
+            "zenml_login",
+            {
+                "store_url": store_url,
+                "api_key": api_key,
+                "service_account": service_account,
+                "stack": stack,
+                "project": project,
+                "credential": credential,
+                "ca_bundle": ca_bundle,
+                "allow_insecure": allow_insecure,
+            },
+        )
+        return prepare(credentials, deadline, verify=_flag("verify", verify))
+
+    return _activate(prepared, timeout)
 
 
 def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, Any]:
@@ -106,8 +109,10 @@ def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, A
                 HF_TOKEN: file:///run/secrets/huggingface/token
         ```
     """
-    credentials = EnvironmentSecrets.of("export_secrets", {"env": env})
-    return _activate(lambda deadline: prepare(credentials, deadline), timeout)
+    return _activate(
+        lambda deadline: prepare(EnvironmentSecrets.of("export_secrets", {"env": env}), deadline),
+        timeout,
+    )
 
 
 def activate_profile(
@@ -139,9 +144,9 @@ def activate_profile(
               config: "{{ clone.directory }}/mlauth.toml"
         ```
     """
-    ask = _flag("verify", verify)
     return _activate(
-        lambda deadline: prepare(profile, deadline, verify=ask, config=config), timeout
+        lambda deadline: prepare(profile, deadline, verify=_flag("verify", verify), config=config),
+        timeout,
     )
 
 
@@ -161,8 +166,14 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
             "whose environment later runs would inherit; hooks run without credentials"
         )
         return {"variables": []}
-    ready = prepared(Deadline(timeout))
-    exported = export(ready.exports, owner=runs.owner())
+    try:
+        ready = prepared(Deadline(timeout))
+        exported = export(ready.exports, owner=runs.owner())
+    except MLAuthError as error:
+        # The engine logs what a step raises; where it did not run it, the UI would not show it.
+        if runs.flow_run_id() and not runs.in_engine():
+            logger.error("%s", error)  # noqa: TRY400 - one line, as the engine does
+        raise
     _mask_logs()
     if not runs.in_resolver():
         remove_at_exit(exported.folders, lambda: True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,31 @@ from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 
 
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Start processes without coverage: servers run none of our code, and would run slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def zenml_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZenMLServer]:
     """A ZenML server; tests share it, so each makes accounts of its own."""
-    with ZenMLServer(tmp_path_factory.mktemp("zenml")) as server:
+    with ExitStack() as stack:
+        with untraced():
+            server = stack.enter_context(ZenMLServer(tmp_path_factory.mktemp("zenml")))
         yield server
 
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server without its UI; tests share it, so each names its deployments."""
-    with PrefectServer(tmp_path_factory.mktemp("prefect"), ui=False) as server:
+    with ExitStack() as stack:
+        with untraced():
+            folder = tmp_path_factory.mktemp("prefect")
+            server = stack.enter_context(PrefectServer(folder, ui=False))
         yield server
 
 

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import httpx
 from rich.console import Console
 
 from mlauth.checking import check
@@ -25,16 +23,18 @@ from mlauth.demo.servers import (
     FlowRunResult,
     PrefectServer,
     ProcessWorker,
+    Terminated,
     ZenMLServer,
     deploy,
     flow_run_logs,
     run_deployment,
     running,
 )
+from mlauth.demo.signals import uninterrupted, unwatch_signals, watch_signals
 from mlauth.errors import CheckFailed, MLAuthError
 
 _ACCOUNT = "prefect-prod"
-_NEEDED = {"prefect": "prefect", "zenml": "zenml", "uvicorn": "zenml[server]", "sklearn": "sklearn"}
+_NEEDED = ("prefect", "zenml", "uvicorn", "sklearn")  # of the extra; uvicorn is of zenml[server]
 
 console = Console(highlight=False)
 
@@ -57,9 +57,8 @@ def run_demo(*, keep: bool) -> None:
         raise DemoFailed(
             f"the demo needs {', '.join(missing)}: pip install 'mlauth[demo]', or `make demo`"
         )
-    folder = Path(tempfile.mkdtemp(prefix="mlauth-demo-"))
     try:
-        with ExitStack() as stack:
+        with _folder() as folder, ExitStack() as stack:
             _run(folder, stack)
             if keep:
                 console.print("\nThe servers stay up: Ctrl-C ends them and removes everything.")
@@ -67,8 +66,21 @@ def run_demo(*, keep: bool) -> None:
     except KeyboardInterrupt as stop:  # Ctrl-C, or the launchers' Terminated
         console.print("\nStopped; everything was removed.")
         raise SystemExit(128 + getattr(stop, "signum", signal.SIGINT)) from None
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary folder that is gone at the end, whichever signal comes when."""
+    watch_signals()
+    folder = Path(tempfile.mkdtemp(prefix="mlauth-demo-"))
+    try:
+        yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+        unwatch_signals()
+        if folder.exists():
+            raise DemoFailed(f"{folder} could not be removed, and the demo's key is in it")
 
 
 def _run(folder: Path, stack: ExitStack) -> None:
@@ -143,29 +155,22 @@ def _show_run(run: FlowRunResult, prefect: PrefectServer, zenml: ZenMLServer) ->
     logs = flow_run_logs(prefect, run.id)
     if run.state_type != "COMPLETED":
         raise DemoFailed(f"the flow run ended as {run.state_name}; its log: {' | '.join(logs)}")
-    pipeline_run = _latest_pipeline_run(zenml)
+    newest = zenml.request("GET", "/runs?size=1&sort_by=desc:created&hydrate=true")["items"]
+    if not newest:
+        raise DemoFailed("the ZenML server knows of no pipeline run")
+    (pipeline_run,) = newest
+    account = pipeline_run["resources"]["user"]["name"]
     link = f"{zenml.url}/projects/default/runs/{pipeline_run['id']}"
     console.print("\n[bold]what ran[/]")
     for name, value in {
         "flow run": f"{run.state_name}  {prefect.flow_run_url(run.id)}",
         "pipeline run": f"{pipeline_run['body']['status']}  {link}",
-        "ran as": f"{pipeline_run['resources']['user']['name']}, says the ZenML server",
+        "ran as": f"{account}, says the ZenML server",
         "model": next((line for line in logs if line.startswith("accuracy")), "no score"),
     }.items():
         console.print(f"  {name:13} {value}", soft_wrap=True)
-
-
-def _latest_pipeline_run(zenml: ZenMLServer) -> dict[str, Any]:
-    answer = httpx.get(
-        f"{zenml.url}/api/v1/runs",
-        params={"size": 1, "sort_by": "desc:created", "hydrate": "true"},
-        headers={"Authorization": f"Bearer {zenml.admin_token().get_secret_value()}"},
-        trust_env=False,
-    )
-    items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
-    if not items:
-        raise DemoFailed("the ZenML server knows of no pipeline run")
-    return items[0]
+    if account != _ACCOUNT:
+        raise DemoFailed(f"the pipeline ran as {account!r}, not as {_ACCOUNT!r}")
 
 
 def _show_search(folder: Path, store: Path, key: str) -> None:
@@ -186,8 +191,10 @@ def _show_search(folder: Path, store: Path, key: str) -> None:
 
 
 def _wait_for_interrupt() -> None:
-    if hasattr(signal, "pause"):
-        signal.pause()
-    else:
+    try:
         while True:
             time.sleep(3600)
+    except Terminated:
+        raise
+    except KeyboardInterrupt:  # the end that was asked for, not a failure
+        console.print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -44,9 +45,7 @@ def search(secrets: Iterable[str], folder: Path) -> Search:
     def holds(data: bytes) -> bool:
         return any(needle in data for needle in needles)
 
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file():
-            continue
+    for path in _files(folder):
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -65,10 +64,20 @@ def search(secrets: Iterable[str], folder: Path) -> Search:
     return result
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    # Not `rglob`: it raises when a server removes a directory that it is about to enter.
+    for directory, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = Path(directory, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+        database.text_factory = bytes  # what is not UTF-8 is looked through too
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in tables:
+        for table in (name.decode() for (name,) in tables):
             for row in database.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - its own names
                 yield table, b"\n".join(_bytes(value) for value in row)
 

@@ -26,7 +26,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from mlauth.demo import servers
+from mlauth.demo import http_server
 from mlauth.demo.servers import (
     ManagedProcess,
     PrefectServer,
@@ -550,9 +550,9 @@ def impostor() -> Iterator[int]:
 def test_a_port_that_was_taken_meanwhile_is_replaced(
     tmp_path: Path, impostor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free_port = servers._free_port
+    free_port = http_server.free_port
     ports = iter([impostor])
-    monkeypatch.setattr(servers, "_free_port", lambda: next(ports, None) or free_port())
+    monkeypatch.setattr(http_server, "free_port", lambda: next(ports, None) or free_port())
 
     with PrefectServer(tmp_path, ui=False) as server:
         assert server.port != impostor
@@ -651,4 +651,4 @@ def test_a_worker_ends_with_the_runs_that_it_started(
 
 def test_free_ports_are_free() -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", servers._free_port()))
+        listener.bind(("127.0.0.1", http_server.free_port()))
