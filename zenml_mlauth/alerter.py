@@ -11,7 +11,7 @@ from uuid import UUID
 
 from zenml.alerter.base_alerter import BaseAlerter, BaseAlerterStepParameters
 from zenml.client import Client
-from zenml.metadata.metadata_types import MetadataType, Uri
+from zenml.metadata.metadata_types import MetadataType
 from zenml.stack import StackValidator
 from zenml.utils import source_utils
 
@@ -25,6 +25,8 @@ from zenml_mlauth.output import mask_output
 if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.stack import Stack
+
+METADATA = "service_account_check"  # the key under which a run has what was found
 
 logger = logging.getLogger("mlauth")
 
@@ -64,23 +66,29 @@ class ServiceAccountCheck(BaseAlerter):
     def get_pipeline_run_metadata(self, run_id: UUID) -> dict[str, MetadataType]:
         """Return what the dashboard shows: who runs it, where, and what was checked."""
         report = self._check(others=False)
-        facts: dict[str, MetadataType] = {
+        facts = {
             name: report.facts[fact]
-            for name, fact in (("account", "account"), ("server_version", "server_version"))
+            for name, fact in (
+                ("account", "account"),
+                ("server", "server_url"),
+                ("server_version", "server_version"),
+            )
             if fact in report.facts
         }
-        if "server_url" in report.facts:
-            facts["server"] = Uri(report.facts["server_url"])
+        stages = {
+            f"{number}. {result.system} {result.stage.value}": (
+                f"{result.status.value} in {result.seconds:.3f} s"
+            )
+            for number, result in enumerate(report.results, 1)
+        }
+        # In one dictionary: the dashboard makes a card of it, and no name clashes.
         return {
-            **facts,
-            "check": report.status.value,
-            "seen_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "stages": {
-                f"{number}. {result.system} {result.stage.value}": (
-                    f"{result.status.value} in {result.seconds:.3f} s"
-                )
-                for number, result in enumerate(report.results, 1)
-            },
+            METADATA: {
+                **facts,
+                "status": report.status.value,
+                "seen_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                **stages,
+            }
         }
 
     @property

@@ -73,28 +73,28 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def metadata_of(run_id: uuid.UUID, component: str) -> dict[str, object]:
+def metadata_of(run_id: uuid.UUID) -> dict[str, object]:
     """Read back from the server what the component wrote into a run."""
     run = Client().get_pipeline_run(run_id)
-    assert run.run_metadata == run.metadata.run_metadata
-    return dict(run.run_metadata)
+    found = run.run_metadata["service_account_check"]
+    assert isinstance(found, dict)
+    return found
 
 
 def test_a_pipeline_of_the_right_account_runs_and_the_run_says_who_ran_it(me: Account) -> None:
-    name = make_stack(service_account=me.name)
+    make_stack(service_account=me.name)
     before = datetime.now(timezone.utc).replace(microsecond=0)
     run = two_steps()
     assert run.status == "completed"
     assert traced() == ["first", "second"]
-    written = metadata_of(run.id, name)
+    written = metadata_of(run.id)
     assert written["account"] == me.name
     assert written["server"] == me.server.url
     assert written["server_version"] == metadata.version("zenml")
-    assert written["check"] == "passed"
+    assert written["status"] == "passed"
     seen_at = datetime.fromisoformat(str(written["seen_at"]))
     assert before <= seen_at <= datetime.now(timezone.utc)
-    stages = written["stages"]
-    assert isinstance(stages, dict)
+    stages = {name: value for name, value in written.items() if name[0].isdigit()}
     assert sorted(stages) == [
         "1. zenml configured",
         "2. zenml reachable",
@@ -102,7 +102,7 @@ def test_a_pipeline_of_the_right_account_runs_and_the_run_says_who_ran_it(me: Ac
         "4. zenml authenticated",
         "5. zenml authorized",
     ]
-    assert all(value.startswith("passed in 0.") for value in stages.values())
+    assert all(str(value).startswith("passed in ") for value in stages.values())
 
 
 def test_a_pipeline_of_the_wrong_account_stops_before_its_first_step(me: Account) -> None:
@@ -157,10 +157,10 @@ def test_a_pipeline_of_a_deactivated_account_stops(me: Account) -> None:
 def test_with_warn_a_failed_check_lets_the_pipeline_go_on(
     me: Account, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = make_stack(service_account="prefect-prod", on_failure="warn")
+    make_stack(service_account="prefect-prod", on_failure="warn")
     run = two_steps()
     assert run.status == "completed"
-    assert metadata_of(run.id, name)["check"] == "failed"
+    assert metadata_of(run.id)["status"] == "failed"
     (warning,) = warnings(caplog)  # said once, however often it was found out
     assert f"as service account {me.name!r}, not as 'prefect-prod'" in warning
     assert "the service account check failed; going on all the same" in warning
