@@ -18,12 +18,12 @@ from zenml.enums import StoreType
 from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
-from mlauth.checking import Examination, bounded, examine
+from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
 from mlauth.credentials.zenml import near_misses, probe_server, refusal
 from mlauth.deadline import Deadline
 from mlauth.errors import CheckFailed, MLAuthError
-from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
+from mlauth.profiles import Profile, load_profile
 
 OnFailure = Literal["fail", "warn"]
 
