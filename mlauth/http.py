@@ -253,12 +253,13 @@ def is_loopback(url: str) -> bool:
 
 def ca_problem(ca: str) -> str | None:
     """Say what is wrong with a CA bundle (path or PEM text), or return None."""
+    name = "given as text" if "-----BEGIN" in ca else " ".join(ca.split())
     try:
         _context(ca)
     except FileNotFoundError:
-        return f"the CA bundle {_plain(ca)} does not exist"
+        return f"the CA bundle {name} does not exist"
     except (ssl.SSLError, OSError, ValueError):
-        return f"the CA bundle {_plain(ca)} cannot be read as PEM certificates"
+        return f"the CA bundle {name} cannot be read as PEM certificates"
     return None
 
 

@@ -19,8 +19,9 @@ from mlauth.demo.servers import (
 from tests.accounts import new_account
 
 ROOT = Path(__file__).parent.parent.parent / "deployments"
+WORK_POOL = yaml.safe_load((ROOT / "zenml-on-kubernetes" / "work-pool.yaml").read_text())
 TEMPLATE = {
-    "job_configuration": {"image": "{{ image }}"},
+    "job_configuration": {"image": "{{ image }}", **WORK_POOL},
     "variables": {"type": "object", "properties": {"image": {"type": "string"}}},
 }
 
@@ -75,8 +76,7 @@ def test_an_example_runs_as_container_work_pools_run_it(
 
 
 def test_what_the_documents_of_an_example_name_is_there() -> None:
-    pool = yaml.safe_load((ROOT / "zenml-on-kubernetes" / "work-pool.yaml").read_text())
-    pod = pool["job_manifest"]["spec"]["template"]["spec"]
+    pod = WORK_POOL["job_manifest"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (mount,) = container["volumeMounts"]
     (volume,) = pod["volumes"]
@@ -84,6 +84,7 @@ def test_what_the_documents_of_an_example_name_is_there() -> None:
     reference = steps[1]["prefect_mlauth.steps.zenml_login"]["api_key"]
     assert reference == f"file://{mount['mountPath']}/api-key"
     assert mount["name"] == volume["name"]
+    assert volume["secret"]["defaultMode"] == 0o440
     readme = (ROOT / "zenml-on-kubernetes" / "README.md").read_text()
     assert f"generic {volume['secret']['secretName']} --from-file=api-key" in readme
     dockerfile = (ROOT / "zenml-on-kubernetes" / "Dockerfile").read_text()
