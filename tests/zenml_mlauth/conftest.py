@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ from zenml.utils import source_utils
 
 import mlauth
 from mlauth import ZenMLCredentials, isolation
-from mlauth.demo.servers import ZenMLServer, child_environment
-from tests.accounts import Account, new_account
+from mlauth.demo.servers import ZenMLServer
+from tests.accounts import Account
 from tests.zenml_mlauth import pipelines
 from zenml_mlauth import connection
 
@@ -40,35 +38,10 @@ def nothing_from_before(
 
 
 @pytest.fixture(scope="session")
-def registered(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The flavors, registered once with ZenML's command line as its user would."""
-    folder = tmp_path_factory.mktemp("registering")
-    account = new_account(zenml_server, folder, "registrar")
-    env = child_environment(
-        folder,
-        {
-            "ZENML_STORE_URL": zenml_server.url,
-            "ZENML_STORE_API_KEY": account.key,
-            isolation.NO_DISK: "true",
-            "PYTHONPATH": str(pipelines.ROOT),
-        },
-    )
-    program = "\n".join(
-        [
-            "from zenml.cli.cli import cli",
-            *(
-                f"cli({[kind, 'flavor', 'register', flavor]}, standalone_mode=False)"
-                for kind, flavor in (
-                    ("alerter", "zenml_mlauth.ServiceAccountCheckFlavor"),
-                    ("alerter", "tests.zenml_mlauth.pipelines.RecordingAlerterFlavor"),
-                    ("step-operator", "tests.zenml_mlauth.pipelines.SubprocessOperatorFlavor"),
-                )
-            ),
-        ]
-    )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def registered(zenml_server: ZenMLServer, component_flavor: None) -> None:
+    """The flavors: the component's, and those of the tests."""
+    for flavor in (pipelines.RecordingAlerterFlavor(), pipelines.SubprocessOperatorFlavor()):
+        zenml_server.request("POST", "/flavors", flavor.to_model().model_dump(mode="json"))
 
 
 @contextmanager
