@@ -16,16 +16,19 @@ LOCK := requirements/lock.txt
 # pip's own settings (index, proxy, certificates) are left as they are.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test test-browser check bench lock clean
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline (ARGS=--keep leaves it up)
 	@$(BIN)/mlauth demo $(ARGS)
 
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist loadfile)
+
+test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 check: $(VENV)/.installed ## lint, format, types
 	$(BIN)/ruff check .

@@ -87,7 +87,7 @@ def check(
             with suppress(MLAuthError):  # the report has it
                 _examine_environment(examination.report, deadline.inner())
 
-        _bounded(deadline, examination, walk)
+        bounded(deadline, examination, walk)
         return examination.report
     return examine(subject, deadline, config=config).report
 
@@ -116,11 +116,11 @@ def examine(
     else:
         found, title = subject.credentials(), "the profile"
     examination = Examination(CheckReport(title), {item.system: item for item in found})
-    _bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
+    bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
     return examination
 
 
-def _bounded(deadline: Deadline, examination: Examination, walk: Callable[[], None]) -> None:
+def bounded(deadline: Deadline, examination: Examination, walk: Callable[[], None]) -> None:
     """Run a walk; where the time runs out, the stage that it is in is unknown."""
     try:
         deadline.run(walk, examination.report.subject)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlauth import isolation
+from mlauth.demo.environment import child_environment
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 
@@ -77,3 +80,21 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def account(zenml_server: ZenMLServer, tmp_path: Path) -> Account:
     """A service account of the test's own."""
     return new_account(zenml_server, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The flavor of our stack component, registered by the command that its user types."""
+    folder = tmp_path_factory.mktemp("flavor")
+    environment = child_environment(
+        folder,
+        {
+            "ZENML_STORE_URL": zenml_server.url,
+            "ZENML_STORE_API_TOKEN": zenml_server.admin_token().get_secret_value(),
+            isolation.NO_DISK: "true",
+        },
+    )
+    command = "zenml alerter flavor register zenml_mlauth.ServiceAccountCheckFlavor".split()
+    command[0] = str(Path(sys.executable).with_name("zenml"))
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -55,6 +55,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, project: Path) -> dict[str, str
 
 def test_the_first_example_is_the_deployment_that_tests_run() -> None:
     deployed = yaml.safe_load((ROOT / "deployments/zenml-on-prefect/prefect.yaml").read_text())
+    # The folder's own README registers a stack for it, too.
+    assert deployed["pull"][1]["prefect_mlauth.steps.zenml_login"].pop("stack") == "prod"
     assert yaml.safe_load(blocks("yaml")[0])["pull"] == deployed["pull"]
 
 

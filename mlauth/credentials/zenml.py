@@ -426,12 +426,16 @@ _REFUSALS = {
 
 
 def _refusal(answer: Answer, url: str) -> str:
-    """Say why a login was refused, in words of ours: the server's could hold anything."""
     said = json.dumps(answer.body) if answer.body is not None else ""
+    return refusal(said, url, f"HTTP {answer.status}")
+
+
+def refusal(said: str, url: str, status: str) -> str:
+    """Say why a login was refused, in words of ours: the server's could hold anything."""
     for pattern, meaning in _REFUSALS.items():
         if re.search(pattern, said):
             return f"{url} {meaning}"
-    return f"{url} refuses the credential (HTTP {answer.status}): is it of this server?"
+    return f"{url} refuses the credential ({status}): is it of this server?"
 
 
 def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
@@ -447,9 +451,10 @@ def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
 
 def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -> None:
     if not account["is_service_account"]:
+        wanted = "a service account" if expected is None else f"service account {expected!r}"
         raise StageFailed(
-            f"{url} knows this credential as the person {account['name']!r}, not as a service "
-            "account: use the API key of a service account"
+            f"{url} knows this credential as the person {account['name']!r}, not as {wanted}: use "
+            "the API key of a service account"
         )
     if expected is not None and account["name"] != expected:
         raise StageFailed(

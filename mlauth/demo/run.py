@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from rich.console import Console
 from mlauth.checking import check
 from mlauth.checks import Status
 from mlauth.cli import print_stages
-from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.credentials.zenml import API_TOKEN, URL, ZenMLCredentials
+from mlauth.demo.environment import child_environment
+from mlauth.demo.processes import run as run_command
+from mlauth.demo.processes import without_colours
 from mlauth.demo.search import search
 from mlauth.demo.servers import (
     FlowRunResult,
@@ -32,6 +36,7 @@ from mlauth.demo.servers import (
 )
 from mlauth.demo.signals import uninterrupted, unwatch_signals, watch_signals
 from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.isolation import NO_DISK
 
 _ACCOUNT = "prefect-prod"
 _NEEDED = ("prefect", "zenml", "uvicorn", "sklearn")  # of the extra; uvicorn is of zenml[server]
@@ -99,8 +104,11 @@ def _run(folder: Path, stack: ExitStack) -> None:
             file.write(key.get_secret_value())
     console.print(f"    ZenML   {zenml.url}\n    Prefect {prefect.ui_url}")
     _show_check(zenml.url, f"file://{store}")
+    example = _deployment(folder, zenml.url, store)
+    with _progress("a stack on which only pipelines of that account start"):
+        register_stack(zenml, example, _ACCOUNT)
     with _progress("prefect deploy"):
-        deploy(_deployment(folder, zenml.url, store), "prod", prefect)
+        deploy(example, "prod", prefect)
     with _progress("the worker runs the flow, the flow runs the pipeline"):
         run = run_deployment(prefect, "train-model/prod")
     _show_run(run, prefect, zenml)
@@ -145,6 +153,32 @@ def _deployment(folder: Path, url: str, store: Path) -> Path:
     return copy
 
 
+def register_stack(zenml: ZenMLServer, example: Path, account: str) -> None:
+    """Run the example's `register_stack.py` as the server's administrator.
+
+    Args:
+        zenml: where the stack goes.
+        example: the folder with the script.
+        account: the service account whose pipelines may start.
+
+    Raises:
+        DemoFailed: the script failed.
+    """
+    environment = child_environment(
+        zenml.folder / "client",
+        {
+            URL: zenml.url,
+            API_TOKEN: zenml.admin_token().get_secret_value(),
+            NO_DISK: "true",
+        },
+    )
+    command = [sys.executable, "register_stack.py", account]
+    done = run_command(command, cwd=example, env=environment, timeout=120)
+    if done.returncode != 0:
+        (*_, line) = ["no message", *without_colours(done.stderr).strip().splitlines()]
+        raise DemoFailed(f"register_stack.py failed: {line}")
+
+
 def _example() -> Path:
     here = Path(__file__).parent
     packaged = here / "deployments" / "zenml-on-prefect"
@@ -169,8 +203,17 @@ def _show_run(run: FlowRunResult, prefect: PrefectServer, zenml: ZenMLServer) ->
         "model": next((line for line in logs if line.startswith("accuracy")), "no score"),
     }.items():
         console.print(f"  {name:13} {value}", soft_wrap=True)
+    _show_written(pipeline_run["metadata"]["run_metadata"].get("service_account_check"))
     if account != _ACCOUNT:
         raise DemoFailed(f"the pipeline ran as {account!r}, not as {_ACCOUNT!r}")
+
+
+def _show_written(written: dict[str, str] | None) -> None:
+    if written is None or written.get("status") != "passed":
+        raise DemoFailed("the stack's component did not write a check that passed into the run")
+    console.print("\n[bold]what the stack's component wrote into the pipeline run[/]")
+    for name, value in sorted(written.items()):
+        console.print(f"  {name:24} {value}", soft_wrap=True)
 
 
 def _show_search(folder: Path, store: Path, key: str) -> None:

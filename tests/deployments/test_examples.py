@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlauth.demo.run import register_stack
 from mlauth.demo.search import search
 from mlauth.demo.servers import (
     PrefectServer,
@@ -43,6 +44,7 @@ def test_an_example_runs_as_container_work_pools_run_it(
     tmp_path: Path,
     prefect_server: PrefectServer,
     zenml_server: ZenMLServer,
+    component_flavor: None,
 ) -> None:
     account = new_account(zenml_server, tmp_path)
     image = tmp_path / "image"
@@ -57,6 +59,8 @@ def test_an_example_runs_as_container_work_pools_run_it(
         assert theirs in text
         text = text.replace(theirs, ours)
     (image / "prefect.yaml").write_text(text)
+    if (image / "register_stack.py").exists():
+        register_stack(zenml_server, image, account.name)
     prefect_server.request(
         "POST",
         "/work_pools/",
@@ -71,6 +75,11 @@ def test_an_example_runs_as_container_work_pools_run_it(
     assert done.flow_run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
     assert any(line.startswith("accuracy ") for line in logs)
+    if (image / "register_stack.py").exists():
+        path = "/runs?size=1&sort_by=desc:created&hydrate=true"
+        (run,) = zenml_server.request("GET", path)["items"]
+        written = run["metadata"]["run_metadata"]["service_account_check"]
+        assert (written["account"], written["status"]) == (account.name, "passed")
     for folder in (container, prefect_server.folder, zenml_server.folder, image):
         assert search([account.key], folder).found == []
 

@@ -1,0 +1,88 @@
+"""A reverse proxy on loopback that counts requests, and fails those that a test picks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+
+_HOP = {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came: `agent` is the User-Agent, which tells mlauth from ZenML's client."""
+
+    method: str
+    path: str
+    agent: str
+
+
+class Proxy:
+    """Forwards to a server.
+
+    Attributes:
+        url: of the proxy.
+        requests: what came, in order.
+        fails: says which requests are answered 503 and not forwarded.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.requests: list[Request] = []
+        self.fails: Callable[[Request], bool] = lambda request: False
+        client = httpx.Client(base_url=target, timeout=60, trust_env=False)
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                path = self.path.partition("?")[0]
+                request = Request(self.command, path, self.headers.get("user-agent", ""))
+                proxy.requests.append(request)
+                if proxy.fails(request):
+                    self.answer(503, {"content-type": "application/json"}, b'{"detail": "busy"}')
+                    return
+                kept = {
+                    name: value for name, value in self.headers.items() if name.lower() not in _HOP
+                }
+                answer = client.request(self.command, self.path, content=body, headers=kept)
+                self.answer(answer.status_code, dict(answer.headers), answer.content)
+
+            do_GET = do_POST = do_PUT = do_DELETE = forward  # noqa: N815 - http.server's names
+
+            def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in _HOP:
+                        self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._client = client
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._client.close()
+
+
+@contextmanager
+def proxy(target: str) -> Iterator[Proxy]:
+    started = Proxy(target)
+    try:
+        yield started
+    finally:
+        started.close()

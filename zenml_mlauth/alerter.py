@@ -1,0 +1,148 @@
+"""The stack component: checks at submission and in every step, and hands alerts on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from zenml.alerter.base_alerter import BaseAlerter, BaseAlerterStepParameters
+from zenml.client import Client
+from zenml.metadata.metadata_types import MetadataType
+from zenml.stack import StackValidator
+from zenml.utils import source_utils
+
+from mlauth.checks import CheckReport
+from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.profiles import load_profile
+from zenml_mlauth.connection import check_connection, failure
+from zenml_mlauth.flavor import ServiceAccountCheckConfig
+from zenml_mlauth.output import mask_output
+
+if TYPE_CHECKING:
+    from zenml.config.step_run_info import StepRunInfo
+    from zenml.stack import Stack
+
+METADATA = "service_account_check"  # the key under which a run has what was found
+
+logger = logging.getLogger("mlauth")
+
+
+class ServiceAccountCheck(BaseAlerter):
+    """Stops a pipeline that would not run as the right service account."""
+
+    @property
+    def config(self) -> ServiceAccountCheckConfig:
+        """See `zenml.stack.StackComponent.config`."""
+        return cast("ServiceAccountCheckConfig", self._config)
+
+    @property
+    def validator(self) -> StackValidator:
+        """Check at submission; ZenML validates several times for each pipeline run."""
+
+        def validate(_stack: Stack) -> tuple[bool, str]:
+            line = failure(
+                self._check(others=self.config.profile is not None), self.config.on_failure
+            )
+            return line is None, line or ""
+
+        return StackValidator(custom_validation_function=validate)
+
+    def prepare_step_run(self, info: StepRunInfo) -> None:
+        """Mask the step's output and check the connection where it runs.
+
+        Raises:
+            CheckFailed: the step must not run.
+        """
+        mask_output()
+        if self.config.check_steps:
+            report = self._check(others=False)
+            if failure(report, self.config.on_failure) is not None:
+                raise CheckFailed(report)
+
+    def get_pipeline_run_metadata(self, run_id: UUID) -> dict[str, MetadataType]:
+        """Return what the dashboard shows: who runs it, where, and what was checked."""
+        report = self._check(others=False)
+        facts = {
+            name: report.facts[fact]
+            for name, fact in (
+                ("account", "account"),
+                ("server", "server_url"),
+                ("server_version", "server_version"),
+            )
+            if fact in report.facts
+        }
+        stages = {
+            f"{number}. {result.system} {result.stage.value}": (
+                f"{result.status.value} in {result.seconds:.3f} s"
+            )
+            for number, result in enumerate(report.results, 1)
+        }
+        # In one dictionary: the dashboard makes a card of it, and no name clashes.
+        return {
+            METADATA: {
+                **facts,
+                "status": report.status.value,
+                "seen_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                **stages,
+            }
+        }
+
+    @property
+    def requirements(self) -> set[str]:
+        """Return what step images need; see `zenml.stack.StackComponent.requirements`."""
+        if self.config.requirements is not None:
+            return set(self.config.requirements)
+        extras = ",".join(sorted(self._extras()))
+        return {f"mlauth{f'[{extras}]' if extras else ''}=={metadata.version('mlauth')}"}
+
+    def post(self, message: str, params: BaseAlerterStepParameters | None = None) -> bool:
+        """Hand a message to the next alerter of the stack."""
+        listener = self._listener()
+        if listener is None:
+            logger.warning("alerter %r: nobody listens to this message: %s", self.name, message)
+            return False
+        return listener.post(message, params)
+
+    def ask(self, question: str, params: BaseAlerterStepParameters | None = None) -> bool:
+        """Hand a question to the next alerter of the stack; alone, nothing is approved."""
+        listener = self._listener()
+        if listener is None:
+            logger.warning("alerter %r: nobody listens to this question: %s", self.name, question)
+            return False
+        return listener.ask(question, params)
+
+    def _check(self, *, others: bool) -> CheckReport:
+        config = self.config
+        return check_connection(
+            config.service_account,
+            config.profile,
+            config.config_file,
+            others=others,
+            timeout=config.timeout,
+        )
+
+    def _listener(self) -> BaseAlerter | None:
+        # ZenML before it could have several alerters in a stack has no `alerters`.
+        alerters = getattr(Client().active_stack, "alerters", {})
+        return next(
+            (each for each in alerters.values() if not isinstance(each, ServiceAccountCheck)), None
+        )
+
+    def _extras(self) -> set[str]:
+        """Return the extras of mlauth that the profile's schemes and systems need."""
+        if self.config.profile is None:
+            return set()
+        path = os.path.join(source_utils.get_source_root(), self.config.config_file)
+        try:
+            found = load_profile(self.config.profile, path).credentials()
+        except MLAuthError:
+            return set()  # the check at submission says what is wrong
+        schemes = {ref.scheme for item in found for ref in item.references().values()}
+        systems = {item.system for item in found} - {"zenml"}  # ZenML puts itself into its images
+        return (schemes | systems) & set(
+            metadata.metadata("mlauth").get_all("Provides-Extra") or ()
+        )

@@ -1,0 +1,239 @@
+"""Checks the connection that a pipeline uses: that of ZenML's own client, over its own token."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any, Literal
+
+from pydantic import SecretStr
+from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.enums import StoreType
+from zenml.exceptions import AuthorizationException
+from zenml.utils import source_utils
+
+from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
+from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
+from mlauth.credentials.zenml import near_misses, probe_server, refusal
+from mlauth.deadline import Deadline
+from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.profiles import Profile, load_profile
+
+OnFailure = Literal["fail", "warn"]
+
+logger = logging.getLogger("mlauth")
+
+_FRESH = 60.0  # seconds for which a pass holds, and a warning is not repeated
+_lock = threading.Lock()
+_passed: dict[tuple[str | None, ...], tuple[float, bool, CheckReport]] = {}
+_warned: dict[str, float] = {}
+
+
+def check(
+    service_account: str | None = None,
+    *,
+    profile: str | None = None,
+    config_file: str = DEFAULT_FILE,
+    on_failure: OnFailure = "fail",
+    timeout: float = 30.0,
+) -> CheckReport:
+    """Check the connection of ZenML's client in this process, over its own token.
+
+    A check that passed is not repeated for a minute.
+
+    Args:
+        service_account: the name that the account must have; else that in the profile, if any.
+        profile: a profile whose other credentials are checked too.
+        config_file: the file with the profile, relative to ZenML's source root.
+        on_failure: `warn` logs a failed check and goes on.
+        timeout: seconds for everything together.
+
+    Returns:
+        The report. One that is unknown is a warning in the log.
+
+    Raises:
+        CheckFailed: the local store, a person's session, the wrong account, or a credential that
+            does not work.
+    """
+    report = check_connection(
+        service_account, profile, config_file, others=profile is not None, timeout=timeout
+    )
+    if failure(report, on_failure) is not None:
+        raise CheckFailed(report)
+    return report
+
+
+def failure(report: CheckReport, on_failure: OnFailure) -> str | None:
+    """Return the line that should stop the pipeline, or None; what should not is logged."""
+    for warning in report.warnings:
+        _warn(warning)
+    if report.status is Status.FAILED and on_failure == "fail":
+        return report.summary()
+    if report.status is not Status.PASSED:
+        how = "failed" if report.status is Status.FAILED else "could not find out"
+        _warn(f"the service account check {how}; going on all the same: {report.summary()}")
+    return None
+
+
+def _warn(line: str) -> None:
+    now = time.monotonic()
+    with _lock:
+        if now < _warned.get(line, 0.0):
+            return
+        _warned[line] = now + _FRESH
+    logger.warning("%s", line)
+
+
+def check_connection(
+    service_account: str | None,
+    profile: str | None,
+    config_file: str,
+    *,
+    others: bool,
+    timeout: float,
+) -> CheckReport:
+    """Check, or take the pass of the last minute; see `check`.
+
+    Args:
+        service_account: see `check`.
+        profile: see `check`.
+        config_file: see `check`.
+        others: whether the profile's other credentials are checked.
+        timeout: see `check`.
+    """
+    logging.getLogger("httpx").addFilter(_is_not_ours)
+    deadline = Deadline(timeout)
+    examination = Examination(CheckReport("ZenML's client in this process"))
+    report = examination.report
+
+    def walk() -> None:
+        with suppress(MLAuthError):  # the report has it
+            _walk(report, service_account, profile, config_file, others, deadline.inner())
+
+    bounded(deadline, examination, walk)
+    return examination.report
+
+
+def _walk(
+    report: CheckReport,
+    service_account: str | None,
+    profile_name: str | None,
+    config_file: str,
+    others: bool,
+    deadline: Deadline,
+) -> None:
+    with report.stage("zenml", Stage.CONFIGURED) as result:
+        store, token = _connection(service_account)
+        result.detail = f"ZenML's client uses {store.url}"
+    fingerprint = hashlib.sha256(token.get_secret_value().encode()).hexdigest()
+    key = (store.url, fingerprint, service_account, profile_name, config_file)
+    with _lock:
+        until, had_others, before = _passed.get(key, (0.0, False, report))
+    if time.monotonic() < until and had_others >= others:
+        report.results[:], report.facts = deepcopy(before.results), dict(before.facts)
+        return
+    profile = None
+    if profile_name is not None:
+        with report.stage("mlauth", Stage.CONFIGURED) as result:
+            profile = _profile(profile_name, config_file, others, result.warnings)
+    if service_account is None and profile is not None and profile.zenml is not None:
+        service_account = profile.zenml.service_account
+    _prove(store, token, report, service_account, deadline)
+    if profile is not None and others:
+        rest = profile.model_copy(update={"zenml": None})
+        if rest.credentials():
+            examined = examine(rest, deadline).report
+            report.results += examined.results
+            report.facts = examined.facts | report.facts
+    if report.status is Status.PASSED:
+        logger.info("%s, server %s", report.summary(), store.url)
+        with _lock:
+            now = time.monotonic()
+            for old in [each for each, (until, *_) in _passed.items() if until < now]:
+                del _passed[old]
+            _passed[key] = (now + _FRESH, others, deepcopy(report))
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Keep our requests out of the pipeline's output: ZenML shows what httpx logs of each."""
+    return record.threadName != "mlauth" or record.levelno > logging.INFO
+
+
+def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
+    """Return the store of ZenML's client and its token, which it may have to log in for."""
+    configuration = GlobalConfiguration().store_configuration
+    if configuration.type == StoreType.REST:
+        try:
+            store: Any = Client().zen_store
+            return store, SecretStr(store.get_or_generate_api_token())
+        except AuthorizationException as error:
+            said, name = str(error), type(error).__name__
+            raise StageFailed(refusal(said, configuration.url, name)) from None
+        except Exception as error:
+            raise StageUnknown(
+                f"ZenML's client has no connection to {configuration.url} ({type(error).__name__})"
+            ) from None
+    wanted = "a service account" if service_account is None else repr(service_account)
+    line = f"ZenML's client uses the local store of this machine, not a server as {wanted}"
+    try:
+        near_misses(os.environ, wrong_if_missing=True)
+    except MLAuthError as error:
+        raise StageFailed(f"{line}: {error}") from None
+    raise StageFailed(
+        f"{line}: set ZENML_STORE_URL and ZENML_STORE_API_KEY, as the step zenml_login does"
+    )
+
+
+def _prove(
+    store: Any,
+    token: SecretStr,
+    report: CheckReport,
+    service_account: str | None,
+    deadline: Deadline,
+) -> None:
+    ca = store.config.verify_ssl if isinstance(store.config.verify_ssl, str) else None
+    stages = len(report.results)
+
+    def prove(token: SecretStr) -> None:
+        probe_server(
+            store.url, report, deadline, ca=ca, token=token, service_account=service_account
+        )
+
+    try:
+        prove(token)
+    except StageFailed:
+        if report.results[-1].stage is not Stage.AUTHENTICATED:
+            raise
+        # A token that ended or was withdrawn is no fault if the client can get another, as it
+        # would with the pipeline's next request.
+        with suppress(Exception):
+            store.get_user(hydrate=False)
+        try:
+            new = SecretStr(store.get_or_generate_api_token())
+        except Exception:
+            new = token
+        if new == token:
+            raise
+        del report.results[stages:]
+        prove(new)
+
+
+def _profile(name: str, config_file: str, others: bool, warnings: list[str]) -> Profile | None:
+    root = source_utils.get_source_root()
+    path = os.path.join(root, config_file)
+    if os.path.isfile(path):
+        return load_profile(name, path)
+    line = (
+        f"config_file {config_file} of profile {name!r} is not in the source root {root}: "
+        "put it there, whence ZenML copies it into the steps' containers"
+    )
+    if others:
+        raise StageFailed(line)
+    warnings.append(f"{line}; the account's name is not compared here")
+    return None
