@@ -40,10 +40,10 @@ bench: $(VENV)/.installed ## what an activation costs, and against what
 
 lock: $(VENV)/.made ## resolve anew: requirements/lock.txt (ARGS=--upgrade takes the newest)
 	@$(PIP) install -qq 'uv>=0.8'
-	$(BIN)/uv pip compile pyproject.toml --extra demo --group dev -o $(LOCK) $(ARGS) --quiet \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev -o $(LOCK) $(ARGS) --quiet \
 	  --universal --python-version 3.10 --generate-hashes --no-strip-extras \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
-	@{ echo '# Made by `make lock` from pyproject.toml: the project, its extra demo and the group dev.'; cat $(LOCK); } > $(LOCK).new
+	@{ echo '# Made by `make lock` from pyproject.toml: the project with all extras, and the group dev.'; cat $(LOCK); } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 	@if grep -nE '://|^-|@' $(LOCK); then echo '$(LOCK): an address or an option got in' >&2; exit 1; fi
 
