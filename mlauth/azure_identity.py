@@ -12,7 +12,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
-from mlauth.faults import TRANSIENT, causes, connection_fault
+from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault
 from mlauth.retrying import Transient, retry_after
 from mlauth.stores import sdk
 
@@ -279,8 +280,10 @@ class Tokens:
         }
         if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
             options["authority"] = authority
-        logging.getLogger("azure.identity").addFilter(_is_said_by_us)
         self._credential = identity.credential(**options)
+
+    def __str__(self) -> str:
+        return str(self._identity)
 
     def get(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
         """Return a token; see `azure.core.credentials.TokenCredential.get_token`.
@@ -298,7 +301,8 @@ class Tokens:
                 raise self._refused[1]
             self._answer = None
             try:
-                token = self._credential.get_token(*scopes, claims=claims, **options)
+                with _quiet():
+                    token = self._credential.get_token(*scopes, claims=claims, **options)
             except Exception as error:
                 explained = self._explain(error)
                 if isinstance(explained, IdentityUnavailable):
@@ -322,20 +326,28 @@ class Tokens:
                 does = "throttles us" if status == 429 else "has a fault"
                 line = f"what issues tokens to the {who} {does} (HTTP {status}): try again later"
                 return Transient(StoreUnavailable(line), retry_after(header))
-        fault = connection_fault(
-            error, "the identity's endpoint", trust="name it in REQUESTS_CA_BUNDLE"
-        )
-        if fault is not None and not isinstance(self._identity, ThisMachine):
-            kind: type[StoreError] = StoreUnavailable if fault.unknown else StoreUnreachable
-            outcome = kind(f"{who}: {fault.line}")
-            return Transient(outcome) if fault.transient else outcome
-        if any(type(cause).__name__ == "TimeoutExpired" for cause in causes(error)):
+        if "Failed to invoke the Azure CLI" in said:
             return StoreUnavailable(f"az gave no token within {CLI_SECONDS} s: try again")
+        if not isinstance(self._identity, ThisMachine):
+            fault = self._fault(error)
+            if fault is not None:
+                kind: type[StoreError] = StoreUnavailable if fault.unknown else StoreUnreachable
+                outcome = kind(f"{who}: {fault.line}")
+                return Transient(outcome) if fault.transient else outcome
         if "for tenant" in said and "not configured" in said:
             return IdentityUnavailable(
                 f"{who}: the vault is in another tenant; use an identity of the vault's tenant"
             )
         return IdentityUnavailable(f"{who}: {self._hint(said, code[0] if code else None)}")
+
+    def _fault(self, error: Exception) -> Fault | None:
+        """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
+        where = "the identity's endpoint"
+        fault = connection_fault(error, where, trust="name it in REQUESTS_CA_BUNDLE")
+        lost = ("ServiceRe", "IncompleteRead", "ConnectionError", "ChunkedEncodingError")
+        if fault is None and any(type(cause).__name__.startswith(lost) for cause in causes(error)):
+            return broken_off(error, where)
+        return fault
 
     def _hint(self, said: str, code: str | None) -> str:
         if isinstance(self._identity, ThisMachine):
@@ -369,9 +381,17 @@ def tokens(identity: Identity, authority: str) -> Tokens:
     return Tokens(identity, authority)
 
 
-def _is_said_by_us(record: logging.LogRecord) -> bool:
-    """Drop azure-identity's own warnings, of several lines each: our error says it in one."""
-    return record.threadName != "mlauth" or record.levelno > logging.WARNING
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep azure-identity from warning in several lines of what our error says in one."""
+    logger = logging.getLogger("azure.identity")
+    level = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes

@@ -97,7 +97,7 @@ def _certificate(error: ssl.SSLCertVerificationError, host: str, trust: str) -> 
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an exception to what caused it; libraries also keep causes as arguments."""
+    """Walk from an exception to what caused it; libraries also keep causes as attributes."""
     waiting, seen = [error], set()
     while waiting:
         cause = waiting.pop(0)
@@ -105,7 +105,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(cause))
         yield cause
-        nested = [cause.__cause__ or cause.__context__, getattr(cause, "reason", None), *cause.args]
+        kept = [getattr(cause, name, None) for name in ("reason", "inner_exception")]
+        nested = [cause.__cause__ or cause.__context__, *kept, *cause.args]
         waiting += [each for each in nested if isinstance(each, BaseException)]
 
 

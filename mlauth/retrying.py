@@ -41,7 +41,11 @@ def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = N
     Raises:
         MLAuthError: the outcome of the last transient fault, or what else `call` raised.
     """
-    # Imported for the first request: 10 ms, which a step that asks nobody is spared.
+    try:
+        return call()
+    except Transient as fault:
+        faults = [fault]
+    # Imported for the first fault: 20 ms and more, which a service that answers costs nobody.
     from tenacity import (
         Retrying,
         retry_if_exception_type,
@@ -49,6 +53,11 @@ def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = N
         stop_before_delay,
         wait_random_exponential,
     )
+
+    def attempt() -> T:
+        if faults:  # the attempt that was made counts
+            raise faults.pop()
+        return call()
 
     backoff = wait_random_exponential(multiplier=0.2, max=5)
 
@@ -66,7 +75,7 @@ def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = N
         reraise=True,
     )
     try:
-        return retrying(call)
+        return retrying(attempt)
     except Transient as fault:
         raise fault.outcome from None
 

@@ -16,6 +16,7 @@ from mlauth import isolation
 from mlauth.demo.environment import child_environment
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
+from tests.servers.azure import Azure
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -98,3 +99,10 @@ def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPat
     command[0] = str(Path(sys.executable).with_name("zenml"))
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[Azure]:
+    """Azure on loopback; tests share it, so each makes vaults of its own."""
+    with Azure() as azure:
+        yield azure

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -86,12 +87,14 @@ class Store:
 
     def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
         """See `SecretStore.read`."""
-        vault, name = self._vault(reference)
-        version = reference.query.get("version")
-        deadline = Deadline(max(timeout, 0.001))
-        secret = vault.call(
-            lambda client, options: client.get_secret(name, version, **options), reference, deadline
-        )
+        deadline, version = Deadline(max(timeout, 0.001)), reference.query.get("version")
+        with _about(reference, "read"):
+            vault, name = self._vault(reference)
+            secret = vault.call(
+                lambda client, options: client.get_secret(name, version, **options),
+                reference,
+                deadline,
+            )
         value = secret.value
         if not value:
             raise SecretUnusable(f"{reference} cannot be used: its value is empty")
@@ -107,13 +110,14 @@ class Store:
                 f"{reference} cannot be written: Key Vault takes 1 byte to 25 KB, not "
                 f"{len(text.encode(errors='replace')):,} bytes"
             )
-        vault, name = self._vault(reference)
-        secret = vault.call(
-            lambda client, options: client.set_secret(name, text, **options),
-            reference,
-            Deadline(max(timeout, 0.001)),
-            does="written",
-        )
+        deadline = Deadline(max(timeout, 0.001))
+        with _about(reference, "written"):
+            vault, name = self._vault(reference)
+            secret = vault.call(
+                lambda client, options: client.set_secret(name, text, **options),
+                reference,
+                deadline,
+            )
         return secret.properties.version
 
     def describe(self, reference: SecretReference) -> Access:
@@ -162,8 +166,6 @@ class _Vault:
         function: Callable[[SecretClient, Mapping[str, Any]], T],
         reference: SecretReference,
         deadline: Deadline,
-        *,
-        does: str = "read",
     ) -> T:
         def attempt() -> T:
             seconds = max(0.05, deadline.remaining())
@@ -174,68 +176,65 @@ class _Vault:
                 raise
             except Exception as error:
                 # `from None`: azure-core keeps request and answer on its exceptions.
-                raise self._explain(error, reference, deadline, does) from None
+                raise self._explain(error, reference, deadline) from None
 
         first = self._first.acquire(blocking=False)
         try:
             if not first:
                 self._primed.wait(deadline.remaining())
             return retry(attempt, deadline)
-        except StoreError as error:
-            if str(reference) in str(error):
-                raise
-            raise type(error)(f"{reference} cannot be {does}: {error}") from None
         finally:
             if first:
                 self._primed.set()
 
     def _explain(
-        self, error: Exception, reference: SecretReference, deadline: Deadline, does: str
+        self, error: Exception, reference: SecretReference, deadline: Deadline
     ) -> Exception:
         exceptions = sdk("azure.core.exceptions", "azurekv")
-        if isinstance(error, exceptions.HttpResponseError) and error.status_code is not None:
-            return self._answered(error, reference, deadline, does)
+        if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
+            return self._answered(error, reference, deadline)
         if isinstance(error, ValueError) and "challenge resource" in str(error):
             return StoreUnreachable(
-                f"{reference} cannot be {does}: {self._host} asks for a token of another service "
+                f"{self._host} asks for a token of another service "
                 "than its name says, which it does not get; use the vault's own name"
+            )
+        if isinstance(error, ValueError) or type(error) is exceptions.DecodeError:
+            return StoreUnreachable(
+                f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
         fault = connection_fault(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
         fault = fault or broken_off(error.__cause__ or error, self._host)
         kind = StoreUnavailable if fault.unknown else StoreUnreachable
-        outcome = kind(f"{reference} cannot be {does}: {fault.line}")
+        outcome = kind(fault.line)
         return Transient(outcome) if fault.transient else outcome
 
-    def _answered(
-        self, error: Any, reference: SecretReference, deadline: Deadline, does: str
-    ) -> Exception:
+    def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
         status: int = error.status_code
-        where = f"{reference} cannot be {does}"
         code, message = _said(error)
         header = error.response.headers.get("Retry-After") if error.response is not None else None
         if status in TRANSIENT or code == "ObjectIsBeingRecovered":
             why = {429: "throttles us"}.get(status, "has a fault")
             if code == "ObjectIsBeingRecovered":
                 why = "is still recovering the secret"
-            line = f"{where}: {self._host} {why} (HTTP {status}): try again later"
+            line = f"{self._host} {why} (HTTP {status}): try again later"
             return Transient(StoreUnavailable(line), retry_after(header))
         if status == 404:
-            return SecretNotFound(f"{where}: {self._missing(reference, deadline)}")
+            return SecretNotFound(self._missing(reference, deadline))
         if status == 409 and code == "ObjectIsDeletedButRecoverable":
             return SecretUnusable(
-                f"{where}: a deleted secret still has the name; recover it (az keyvault secret "
+                "a deleted secret still has the name; recover it (az keyvault secret "
                 "recover) or purge it, and write again"
             )
         if status in (401, 403):
             kind, why = _refusal(code, message, reference, str(self._tokens))
-            return kind(f"{where}: {why}")
+            return kind(why)
         if 300 <= status < 400:
             return StoreUnreachable(
-                f"{where}: {self._host} redirects ({status}), and a token is sent to no other "
+                f"{self._host} redirects ({status}), and a token is sent to no other "
                 "place: is a proxy in the way?"
             )
         return SecretUnusable(
-            f"{where}: {self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
+            f"{self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
             "Key Vault, and is nothing in the way?"
         )
 
@@ -255,6 +254,15 @@ class _Vault:
         return f"it was deleted, and can be recovered{end}: az keyvault secret recover"
 
 
+@contextmanager
+def _about(reference: SecretReference, done: str) -> Iterator[None]:
+    """Say in every error what could not be done, and to what."""
+    try:
+        yield
+    except StoreError as error:
+        raise type(error)(f"{reference} cannot be {done}: {error}") from None
+
+
 def _parts(reference: SecretReference, environment: Mapping[str, str]) -> tuple[str, str]:
     vault, _, name = reference.location.partition("/")
     if "." not in vault:
@@ -262,7 +270,7 @@ def _parts(reference: SecretReference, environment: Mapping[str, str]) -> tuple[
         suffix = _CLOUDS.get(authority)
         if suffix is None:
             raise StoreUnreachable(
-                f"{reference} cannot be found: {AUTHORITY} names no cloud whose vaults are known; "
+                f"{AUTHORITY} names no cloud whose vaults are known; "
                 "name the vault by its full host"
             )
         vault += suffix
