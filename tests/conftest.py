@@ -16,6 +16,8 @@ from mlauth import isolation
 from mlauth.demo.environment import child_environment
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
+from tests.servers.azure import Azure
+from tests.servers.azure import azure as start_azure
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -57,6 +59,13 @@ def process_worker(
     """A process worker of the pool `tests`; a test of what a run leaves in it starts its own."""
     with ProcessWorker(tmp_path_factory.mktemp("worker"), prefect_server, pool="tests") as worker:
         yield worker
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """Key Vault and the identity endpoints; tests share it, so each makes vaults of its own."""
+    with start_azure(tmp_path_factory.mktemp("azure")) as started:
+        yield started
 
 
 @pytest.fixture
