@@ -135,13 +135,13 @@ class Azure:
         file.write_text(self.directory.federated_token(identity, lifetime))
         return {
             **self._application(identity, cloud),
+            "AZURE_AUTHORITY_HOST": f"https://{CLOUDS[cloud].login}",  # always set in a pod
             "AZURE_FEDERATED_TOKEN_FILE": str(file),
         }
 
     def _application(self, identity: Identity, cloud: str) -> dict[str, str]:
         return {
             **self.network(cloud),
-            "AZURE_AUTHORITY_HOST": f"https://{CLOUDS[cloud].login}",
             "AZURE_TENANT_ID": self.directory.tenant,
             "AZURE_CLIENT_ID": identity.client_id,
         }

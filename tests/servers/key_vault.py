@@ -203,10 +203,13 @@ class Vault:
             return Answer(401, refused.answer.body, {"WWW-Authenticate": challenge})
         if self._too_many():
             return _throttled(1)
-        if self._denial is not None:
-            kind, n = self._denial
-            self._denial = None if n == 1 else (kind, n and n - 1)
-            self._forbid(kind, caller, "get", call)
+        with self._lock:
+            denial = self._denial
+            if denial is not None and denial[1] is not None:
+                self._denial = (denial[0], denial[1] - 1) if denial[1] > 1 else None
+        if denial is not None:
+            right = {"PUT": "set", "DELETE": "delete", "POST": "recover"}.get(call.method, "get")
+            self._forbid(denial[0], caller, right, call)
         if call.query.get("api-version") not in _API_VERSIONS:
             raise Refused(400, "BadParameter", "The api-version is missing or not supported.")
         with self._lock:
@@ -252,7 +255,7 @@ class Vault:
 
     def _route(self, call: Call, caller: dict[str, Any]) -> Answer:
         kind, *rest = call.path.strip("/").split("/")
-        name, version = (rest + ["", ""])[:2]
+        name, version = [*rest, "", ""][:2]
         route = (call.method, kind, len(rest))
 
         def needs(right: str) -> None:
@@ -432,7 +435,8 @@ class KeyVaults:
 
     def __call__(self, call: Call) -> Answer:
         """Answer for the vault that the host names."""
-        return self._vaults[call.host].answer(call)
+        vault = self._vaults.get(call.host)
+        return vault.answer(call) if vault else Answer(400)
 
 
 def _find(secret: _Secret, version: str) -> _Version:
