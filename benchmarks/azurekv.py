@@ -19,7 +19,9 @@ from statistics import median
 from measuring import MEMORY_EPILOGUE, PRELUDE, Figures, clean, measured, table
 from rich.console import Console
 
-from tests.servers.azure import Azure, Vault
+from tests.servers.azure import Azure
+from tests.servers.azure import azure as start_azure
+from tests.servers.key_vault import Vault
 
 ARGUMENTS = "vault, = sys.argv[1:]\n"
 BARE = """
@@ -70,7 +72,7 @@ Settings()
 
 def asked(azure: Azure, vault: Vault) -> Counter[str]:
     """What the identity endpoint and the vault have been asked so far."""
-    kinds = Counter({"token": len(azure.identity.requests)})
+    kinds = Counter({"token": len(azure.directory.requests)})
     for request in vault.requests:
         listed = request.path.rstrip("/") == "/secrets"
         kinds["challenge" if request.status == 401 else "LIST" if listed else "GET"] += 1
@@ -87,16 +89,23 @@ def main() -> None:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     console.print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores")
     figures = {name: Figures() for name in VARIANTS}
-    with tempfile.TemporaryDirectory(prefix="mlauth-bench-") as name, Azure() as azure:
+    with (
+        tempfile.TemporaryDirectory(prefix="mlauth-bench-") as name,
+        start_azure(Path(name)) as azure,
+    ):
         vault = azure.vault("bench")
         for number in range(1000):
             vault.put(f"secret-{number}", f"value-{number}")
-        vault.grant_list()
         azure.latency = options.latency
         for _ in range(options.runs):
             for variant, code in VARIANTS.items():
                 home = Path(tempfile.mkdtemp(dir=name))
-                env = {**clean(), **azure.environment(), "HOME": str(home), "TMPDIR": str(home)}
+                env = {
+                    **clean(),
+                    **azure.environment(azure.lister),
+                    "HOME": str(home),
+                    "TMPDIR": str(home),
+                }
                 command = [
                     sys.executable,
                     "-c",

@@ -44,7 +44,8 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
     for cause in causes(error):
         if type(cause).__name__ == "ProxyError":  # of urllib3, requests or httpx
             return Fault(
-                f"the proxy gives no connection to {host}: are HTTPS_PROXY and NO_PROXY right?",
+                f"the proxy gives no connection to {host}: is that name right, and are "
+                "HTTPS_PROXY and NO_PROXY?",
                 unknown=True,
                 transient=True,
             )

@@ -17,6 +17,7 @@ from mlauth.demo.environment import child_environment
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 from tests.servers.azure import Azure
+from tests.servers.azure import azure as start_azure
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,6 +61,13 @@ def process_worker(
         yield worker
 
 
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """Key Vault and the identity endpoints; tests share it, so each makes vaults of its own."""
+    with start_azure(tmp_path_factory.mktemp("azure")) as started:
+        yield started
+
+
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment without ZenML's and mlauth's variables, and a home of the test's own."""
@@ -99,10 +107,3 @@ def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPat
     command[0] = str(Path(sys.executable).with_name("zenml"))
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="session")
-def azure() -> Iterator[Azure]:
-    """Azure on loopback; tests share it, so each makes vaults of its own."""
-    with Azure() as azure:
-        yield azure

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 import stat
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 import mlauth
@@ -33,13 +34,15 @@ from mlauth.errors import (
 from mlauth.profiles import Profile
 from mlauth.resolving import read_all
 from mlauth.stores import StoredSecret
-from tests.servers.azure import Azure, Vault
-from tests.servers.faults import faulty, reset, silent
-from tests.servers.json_server import Answer
+from tests.servers.azure import Azure
+from tests.servers.faults import answer, faulty, reset, silent
+from tests.servers.identity import CLOUDS
+from tests.servers.key_vault import Vault
+from tests.servers.web import Answer
 from tests.stores.contract import CANARY, StoreContract
 
-DAY = timedelta(days=1)
-NOW = datetime.now(timezone.utc)
+DAY = 24 * 3600
+NOW = int(time.time())
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
@@ -60,7 +63,7 @@ def _identity(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def vault(azure: Azure) -> Vault:
     """A vault of the test's own."""
-    return azure.vault(f"acme-{uuid.uuid4().hex[:8]}")
+    return azure.vault()
 
 
 def reference(vault: Vault, name: str = "key", **query: str) -> SecretReference:
@@ -147,28 +150,28 @@ def test_three_secrets_cost_one_token_one_challenge_and_a_get_each(
 ) -> None:
     for name in ("one", "two", "three"):
         vault.put(name, f"{CANARY}-{name}")
-    before = len(azure.identity.requests)
+    before = len(azure.directory.requests)
     values = mlauth.resolve({name: reference(vault, name) for name in ("one", "two", "three")})
     assert {name: value.get_secret_value() for name, value in values.items()} == {
         name: f"{CANARY}-{name}" for name in ("one", "two", "three")
     }
-    assert len(azure.identity.requests) == before + 1
+    assert len(azure.directory.requests) == before + 1
     assert sorted(request.status for request in vault.requests) == [200, 200, 200, 401]
     assert all(request.method == "GET" for request in vault.requests)
     assert not any(request.path.rstrip("/").endswith("/secrets") for request in vault.requests)
     vault.requests.clear()
     mlauth.resolve(reference(vault, "one"))  # another read of this process
     assert [request.status for request in vault.requests] == [200]
-    assert len(azure.identity.requests) == before + 1
+    assert len(azure.directory.requests) == before + 1
 
 
 def test_two_vaults_share_the_token(azure: Azure) -> None:
-    vaults = [azure.vault(f"acme-{uuid.uuid4().hex[:8]}") for _ in range(2)]
+    vaults = [azure.vault() for _ in range(2)]
     for vault in vaults:
         vault.put("key", CANARY)
-    before = len(azure.identity.requests)
+    before = len(azure.directory.requests)
     mlauth.resolve({vault.host: reference(vault) for vault in vaults})
-    assert len(azure.identity.requests) == before + 1
+    assert len(azure.directory.requests) == before + 1
     assert [len(vault.requests) for vault in vaults] == [2, 2]
 
 
@@ -219,7 +222,7 @@ def test_every_kind_of_403_says_what_to_do(vault: Vault, kind: str, said: str) -
     [({"exp": NOW - DAY}, "it expired on 20"), ({"nbf": NOW + DAY}, "it is not valid before 20")],
 )
 def test_what_key_vault_hands_out_though_outdated_is_refused_unless_the_profile_warns(
-    vault: Vault, monkeypatch: pytest.MonkeyPatch, validity: dict[str, datetime], said: str
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, validity: dict[str, int], said: str
 ) -> None:
     vault.put("key", CANARY, **validity)
     assert said in refused(reference(vault), SecretUnusable)
@@ -245,11 +248,7 @@ def test_a_throttled_vault_is_asked_again_when_it_says(vault: Vault) -> None:
     start = time.monotonic()
     assert read(reference(vault)).value.get_secret_value() == CANARY
     assert time.monotonic() - start >= 2
-    assert [request.status for request in vault.requests if request.status != 401] == [
-        429,
-        429,
-        200,
-    ]
+    assert [request.status for request in vault.requests] == [429, 429, 401, 200]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -265,8 +264,6 @@ def test_a_vault_that_goes_on_failing_is_unknown_inside_the_deadline(
     said = refused(reference(vault), StoreUnavailable, timeout=2)
     assert f"HTTP {status}" in said
     assert time.monotonic() - start < 4
-    vault.throttle(0)
-    vault.fail(status, 0)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +276,7 @@ def test_a_vault_that_goes_on_failing_is_unknown_inside_the_deadline(
 )
 def test_what_is_no_key_vault_is_said(vault: Vault, answer: Answer, said: str) -> None:
     vault.put("key", CANARY)
-    vault.say(answer, 100)
+    vault.faults.say(answer, 100)
     start = time.monotonic()
     with pytest.raises(StoreError) as caught:
         read(reference(vault))
@@ -290,7 +287,8 @@ def test_what_is_no_key_vault_is_said(vault: Vault, answer: Answer, said: str) -
 
 def test_a_vault_that_does_not_exist_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     where = SecretReference.parse("azurekv://no-such-vault.invalid/key")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost,.invalid")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, ".invalid")
     said = refused(where, StoreUnreachable, timeout=10)
     assert "there is no host no-such-vault.invalid" in said
 
@@ -308,13 +306,19 @@ def test_a_ca_that_is_not_trusted_is_said(vault: Vault, monkeypatch: pytest.Monk
 
 
 def test_a_host_that_asks_for_a_token_of_another_service_gets_none(
-    azure: Azure, vault: Vault
+    azure: Azure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(azure.identity.requests)
-    where = SecretReference.parse(f"azurekv://{azure.impostor_host}/key")
-    said = refused(where, StoreUnreachable)
-    assert "asks for a token of another service" in said
-    assert len(azure.identity.requests) == before
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    login = "https://login.microsoftonline.com/common"
+    challenge = f'Bearer authorization="{login}", resource="https://vault.azure.net"'
+    before = len(azure.directory.requests)
+    with faulty(answer(401, WWW_Authenticate=challenge), tls=tls) as server:
+        where = SecretReference.parse(f"azurekv://127.0.0.1:{server.port}/key")
+        assert "asks for a token of another service" in refused(where, StoreUnreachable)
+    assert len(azure.directory.requests) == before
 
 
 class TestIdentity:
@@ -343,8 +347,8 @@ class TestIdentity:
             ("environment", "managed identity (App Service, IDENTITY_ENDPOINT)"),
             ("azure_ml", "managed identity (Azure ML, MSI_ENDPOINT)"),
             ("imds", "managed identity of this machine (IMDS), else the `az login` of this user"),
-            ("service_principal", "service principal "),
-            ("workload_identity", "workload identity "),
+            ("service_principal", "service principal {0.client_id} of tenant "),
+            ("workload_identity", "workload identity {0.client_id} of tenant "),
         ],
     )
     def test_each_identity_reads_and_is_the_one_that_was_said(
@@ -356,25 +360,26 @@ class TestIdentity:
         kind: str,
         said: str,
     ) -> None:
-        make = getattr(azure, kind)
-        own(make(tmp_path) if kind == "workload_identity" else make())
-        assert self.identity(key).startswith(said)
-        before = len(azure.identity.requests)
+        identity, make = azure.identity("get"), getattr(azure, kind)
+        own(make(tmp_path, identity) if kind == "workload_identity" else make(identity))
+        assert self.identity(key).startswith(said.format(identity))
         assert read(key).value.get_secret_value() == CANARY
-        (*_, request) = azure.identity.requests[before:]
-        assert request.kind == kind
+        path = {"environment": "/msi/", "azure_ml": "/MSI/", "imds": "/metadata/"}.get(kind)
+        (request,) = identity.requests
+        assert (path or "/oauth2/v2.0/token") in request.path
 
     @pytest.mark.parametrize("kind", ["environment", "azure_ml", "imds"])
     def test_the_client_id_names_the_user_assigned_identity(
         self, azure: Azure, key: SecretReference, own: Callable[..., None], kind: str
     ) -> None:
-        own({**getattr(azure, kind)(), "AZURE_CLIENT_ID": azure.identity.client_id})
-        assert f"user-assigned managed identity {azure.identity.client_id}" in self.identity(key)
+        first, second = azure.identity("get"), azure.identity("get")
+        environment = getattr(azure, kind)(azure.reader, assigned=[first, second])
+        own({**environment, "AZURE_CLIENT_ID": second.client_id})
+        assert f"user-assigned managed identity {second.client_id}" in self.identity(key)
         read(key)
-        assert azure.identity.requests[-1].client_id == azure.identity.client_id
-        own({**getattr(azure, kind)(), "AZURE_CLIENT_ID": str(uuid.uuid4())})
-        said = refused(key, IdentityUnavailable)
-        assert "user-assigned managed identity" in said
+        assert [len(identity.requests) for identity in (first, second)] == [0, 1]
+        own({**environment, "AZURE_CLIENT_ID": str(uuid.uuid4())})
+        assert "user-assigned managed identity" in refused(key, IdentityUnavailable)
 
     @pytest.mark.parametrize(
         ("environment", "said"),
@@ -435,7 +440,7 @@ class TestIdentity:
     ) -> None:
         own(no_identity(azure))
         az = tmp_path / "az"
-        answer = json.dumps({"accessToken": azure.token(), "expires_on": int(time.time()) + 3600})
+        answer = json.dumps({"accessToken": token(azure), "expires_on": int(time.time()) + 3600})
         az.write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\necho '{answer}'\n")
         az.chmod(az.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -476,15 +481,16 @@ class TestIdentity:
         assert time.monotonic() - start < 8
 
     def test_a_throttled_identity_endpoint_is_asked_again(
-        self, azure: Azure, key: SecretReference
+        self, azure: Azure, key: SecretReference, own: Callable[..., None]
     ) -> None:
-        azure.identity.throttle(1, retry_after=1)
+        identity = azure.identity("get")
+        own(azure.environment(identity))
+        identity.faults.throttle(1, retry_after=1)
         assert read(key).value.get_secret_value() == CANARY
         azure_identity.tokens.cache_clear()
-        azure.identity.throttle(1000, retry_after=1)
+        identity.faults.throttle(1000, retry_after=1)
         said = refused(key, StoreUnavailable, timeout=2)
         assert "throttles us (HTTP 429)" in said
-        azure.identity.throttle(0)
 
     def test_an_identity_endpoint_that_is_down_or_silent_is_said(
         self, azure: Azure, key: SecretReference, own: Callable[..., None]
@@ -514,7 +520,7 @@ class TestIdentity:
             assert self.identity(key) == "managed identity (App Service, IDENTITY_ENDPOINT)"
             azure_identity.tokens.cache_clear()
             assert read(key).value.get_secret_value() == CANARY
-        assert azure.identity.requests[-1].client_id is None
+        assert azure.directory.requests[-1].path == "/msi/token"
 
     def test_an_own_service_principal_stays_ours_under_a_flows(
         self,
@@ -530,6 +536,11 @@ class TestIdentity:
             assert read(key).value.get_secret_value() == CANARY
 
 
+def token(azure: Azure) -> str:
+    """Return what `az account get-access-token` prints."""
+    return azure.directory.token(azure.reader, CLOUDS["public"], "https://vault.azure.net")
+
+
 def no_identity(azure: Azure) -> dict[str, str]:
     """Return an environment in which nobody answers where a machine's identity would."""
     return {**azure.network(), "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"}
@@ -539,27 +550,29 @@ def reference_like(key: SecretReference, name: str) -> SecretReference:
     return SecretReference.parse(f"azurekv://{key.location.partition('/')[0]}/{name}")
 
 
-@pytest.mark.parametrize("cloud", ["china", "us-government"])
+@pytest.mark.parametrize("cloud", ["china", "usgov"])
 @pytest.mark.parametrize("by", ["host", "name"])
 def test_vaults_of_other_clouds_are_read_with_identities_of_those(
     azure: Azure, monkeypatch: pytest.MonkeyPatch, cloud: str, by: str
 ) -> None:
     """By its full host with no variable; by its name where AZURE_AUTHORITY_HOST says the cloud."""
-    vault = azure.vault(f"acme-{uuid.uuid4().hex[:8]}", cloud=cloud)
+    vault = azure.vault(cloud=cloud)
     vault.put("key", CANARY)
     for name in azure.environment():
         monkeypatch.delenv(name)
-    use(monkeypatch, azure.service_principal())
-    monkeypatch.delenv("AZURE_AUTHORITY_HOST", raising=False)
-    where = SecretReference.parse(f"azurekv://{vault.host}/key")
-    if by == "name":
-        hosts = {"china": "login.chinacloudapi.cn", "us-government": "login.microsoftonline.us"}
-        monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{hosts[cloud]}/")
-        where = reference(vault)
+    use(monkeypatch, azure.service_principal(cloud=cloud))
+    where = reference(vault)
+    if by == "host":
+        monkeypatch.delenv("AZURE_AUTHORITY_HOST")
+        where = SecretReference.parse(f"azurekv://{vault.host}/key")
     assert read(where).value.get_secret_value() == CANARY
 
 
 class TestWriting:
+    @pytest.fixture(autouse=True)
+    def _writer(self, azure: Azure, _identity: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        use(monkeypatch, azure.environment(azure.writer))
+
     def write(self, where: SecretReference, value: str, *, timeout: float = 20) -> str | None:
         store = stores.new_store("azurekv")
         assert hasattr(store, "write")
@@ -593,11 +606,13 @@ class TestWriting:
     def test_a_name_that_is_being_recovered_is_tried_again(self, vault: Vault) -> None:
         vault.put("key", CANARY)
         vault.delete("key")
-        vault.recover("key")
+        vault.recover("key", conflicts=2)
         assert self.write(reference(vault), f"{CANARY}-new")
 
-    def test_reading_alone_does_not_allow_to_write(self, azure: Azure, vault: Vault) -> None:
-        vault.deny("ForbiddenByRbac")
+    def test_reading_alone_does_not_allow_to_write(
+        self, azure: Azure, vault: Vault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(monkeypatch, azure.environment(azure.reader))
         with pytest.raises(SecretDenied, match="Key Vault Secrets Officer") as caught:
             self.write(reference(vault), CANARY)
         assert CANARY not in str(caught.value)
