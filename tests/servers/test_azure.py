@@ -260,7 +260,7 @@ def test_entra_knows_only_its_tenant_and_its_instances(azure, enter):
     before = len(azure.directory.requests)
     for tenant, authority, said in (
         (elsewhere, "login.microsoftonline.com", "check your tenant name"),
-        (azure.directory.tenant, "login.example.org", "not well-known"),
+        (azure.directory.tenant, "login.example.org", "is not (well-)?known"),
     ):
         credential = ClientSecretCredential(
             tenant, azure.reader.client_id, azure.reader.secret, authority=authority
