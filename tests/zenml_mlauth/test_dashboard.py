@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -23,35 +21,6 @@ from tests.zenml_mlauth.pipelines import two_steps
 SCREENSHOT = "TEST_SCREENSHOT"  # where to put the picture that docs/ has
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-3d-apis",
-        "force-prefers-reduced-motion",
-        "disable-dev-shm-usage",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=1400,1000",
-        f"user-data-dir={tmp_path / 'browser'}",
-    ):
-        options.add_argument(f"--{argument}")
-    service = webdriver.ChromeService("/usr/bin/chromedriver")
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 def skip_questions(url: str, user: str, password: str) -> None:
