@@ -84,6 +84,26 @@ class SecretStore(Protocol):
         ...
 
 
+class WritableStore(SecretStore, Protocol):
+    """What a store that can be written to can do as well."""
+
+    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+        """Write a secret, as a new version where the store has versions.
+
+        Args:
+            reference: one of this store's scheme, without a version.
+            value: what to write.
+            timeout: seconds that may pass, retries included.
+
+        Returns:
+            The store's name for the new version, or None where it has no versions.
+
+        Raises:
+            StoreError: it was not written; see `SecretStore.read`.
+        """
+        ...
+
+
 def schemes() -> tuple[str, ...]:
     """Return the schemes of all stores."""
     return _MODULES
