@@ -179,6 +179,15 @@ def prefect_api(prefect_server: PrefectServer, registered_blocks: str) -> Iterat
         yield prefect_server
 
 
+def block_documents(server: PrefectServer) -> str:
+    """Return every block document, in clear: in the database their rows are encrypted."""
+    documents = server.request(
+        "POST", "/block_documents/filter", {"include_secrets": True, "limit": 200}
+    )
+    assert len(documents) < 200
+    return json.dumps(documents)
+
+
 @pytest.fixture
 def make_account(zenml_server: ZenMLServer, tmp_path: Path) -> Callable[[str], Account]:
     return lambda name: new_account(zenml_server, tmp_path, name)

@@ -15,7 +15,7 @@ from mlauth.demo.servers import PrefectServer
 from prefect_mlauth import MLAuthProfile, ZenMLCredentials
 from tests.accounts import Account
 from tests.credentials.keys import api_key
-from tests.prefect_mlauth.conftest import Project, digest
+from tests.prefect_mlauth.conftest import Project, block_documents, digest
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -71,6 +71,9 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert len(said) == 1
     assert "printed ***" in run.logs
     assert project.places_of([account.key], run) == []
+    documents = block_documents(project.server)
+    assert account.reference in documents
+    assert account.key not in documents
 
 
 @pytest.mark.parametrize("flow", ["profile", "profile_async"])
@@ -86,6 +89,9 @@ def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
     assert facts["undone"]
     assert run.logs.count("printed ***") == 2
     assert project.places_of([account.key, canary], run) == []
+    documents = block_documents(project.server)
+    assert canary not in documents
+    assert account.key not in documents
 
 
 @pytest.mark.parametrize("flow", ["login", "login_async"])

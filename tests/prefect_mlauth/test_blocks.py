@@ -29,7 +29,7 @@ from mlauth.errors import CheckFailed, InvalidBlock, InvalidProfile
 from mlauth.stores import memory
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
 from tests.accounts import Account, new_account
-from tests.prefect_mlauth.conftest import Project
+from tests.prefect_mlauth.conftest import Project, block_documents
 
 DOCS = Path(__file__).parents[2] / "docs"
 URL = "https://zenml.example.com"
@@ -247,6 +247,7 @@ def test_a_literal_that_was_set_afterwards_is_refused_when_the_block_is_saved(
             asyncio.run(save())
         refuses(caught.value, canary)
     assert search([canary], prefect_api.folder).found == []
+    assert canary not in block_documents(prefect_api)
 
 
 @pytest.mark.parametrize(("block", "fields"), LITERALS.values(), ids=LITERALS)
@@ -294,10 +295,14 @@ def test_a_run_that_loads_a_literal_fails_without_repeating_it(
     assert run.result.state_type == "FAILED", run.text
     assert "api_key: a literal stands where a secret reference belongs" in run.result.message
     assert "rotate it" in run.result.message
-    # It is where somebody put it, and nowhere else.
-    found = {place.rpartition(": ")[2] for place in project.places_of([canary], run)}
-    assert {place for place in found if not place.startswith("/")} == {"block_document"}
     assert canary not in run.text + run.output
+    # It is where somebody put it (the server encrypts the document, but keeps an event with what
+    # is in it in clear), and nowhere else.
+    assert canary in block_documents(prefect_api)
+    places = project.places_of([canary], run)
+    assert {place.rpartition(": ")[2] for place in places if ": " in place} == {"events"}
+    (found,) = {place.rpartition(": ")[0] for place in places if ": " in place}
+    assert all(place.startswith(found) for place in places)  # the database's files
 
 
 @pytest.mark.parametrize(
