@@ -89,6 +89,13 @@ class InvalidCredentials(MLAuthError, ValueError):
     """The fields of credentials contradict each other or are not what the system takes."""
 
 
+class InvalidBlock(MLAuthError):
+    """The fields of a Prefect block cannot be used.
+
+    No ValueError: Prefect would answer that with the advice to load the block without validation.
+    """
+
+
 class ActivationError(MLAuthError):
     """A value cannot be exported, or the process is not one that credentials may be exported in."""
 

@@ -145,6 +145,11 @@ class SecretReference:
         )
 
 
+def holds_key(text: str) -> bool:
+    """Say whether a text has something in it that looks like a key of a known system."""
+    return bool(_KEY_SHAPES.search(text))
+
+
 def _parse_query(text: str, where: str) -> dict[str, str]:
     query: dict[str, str] = {}
     for item in text.split("&") if text else []:

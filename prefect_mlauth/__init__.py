@@ -1,1 +1,24 @@
-"""mlauth for Prefect: pull steps (`prefect_mlauth.steps`)."""
+"""mlauth for Prefect: pull steps (`prefect_mlauth.steps`) and blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+
+__all__ = ["AzureKeyVaultSecret", "MLAuthProfile", "ZenMLCredentials"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the blocks when one is asked for: a pull step needs none, and would wait for them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from prefect_mlauth import blocks
+
+    return getattr(blocks, name)
+
+
+def __dir__() -> list[str]:
+    """Name the blocks too: `prefect block register -m prefect_mlauth` finds them here."""
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
 _FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 _RESOLVER = "prefect.runner._workspace_resolver"
@@ -64,7 +67,7 @@ def flow_run_id() -> str:
     return os.environ.get(_FLOW_RUN_ID) or (sys.argv[1] if in_resolver() else "")
 
 
-def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+def run_logger() -> Logger:
     """Return the logger of the flow run, whose lines the UI shows, or else Prefect's own."""
     from prefect.logging import get_logger
 
@@ -75,3 +78,24 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
         logging.getLogger("prefect.flow_runs"),
         {"flow_run_id": run_id, "flow_run_name": run_id, "flow_name": "<unknown>"},
     )
+
+
+def tell(
+    logger: Logger, warnings: Iterable[str], facts: Mapping[str, str], names: Iterable[str]
+) -> None:
+    """Log what an activation did, for the people who look at the run.
+
+    Args:
+        logger: of the run.
+        warnings: one line each.
+        facts: of the check's report.
+        names: of the variables that were set.
+    """
+    for warning in warnings:
+        logger.warning("mlauth: %s", warning)
+    proof = (
+        "{server_url} (ZenML {server_version}) took the key of {account!r}; ".format_map(facts)
+        if "account" in facts
+        else ""
+    )
+    logger.info("mlauth: %sset %s", proof, ", ".join(names))

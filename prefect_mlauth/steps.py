@@ -177,15 +177,8 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
     _mask_logs()
     if not runs.in_resolver():
         remove_at_exit(exported.folders, lambda: True)
-    for warning in ready.warnings + exported.warnings():
-        logger.warning("mlauth: %s", warning)
+    runs.tell(logger, ready.warnings + exported.warnings(), ready.report.facts, exported.names)
     facts = ready.report.facts
-    proof = (
-        "{server_url} (ZenML {server_version}) took the key of {account!r}; ".format(**facts)
-        if "account" in facts
-        else ""
-    )
-    logger.info("mlauth: %sset %s", proof, ", ".join(exported.names))
     known = ("account", "server_version", "expires_at")
     return {name: facts[name] for name in known if name in facts} | {
         "variables": list(exported.names)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from mlauth.demo.search import search
 from mlauth.demo.servers import (
@@ -72,8 +75,10 @@ class Project:
         shutil.copytree(Path(__file__).parent / "flows", self.flows)
         self._count = 0
 
-    def deploy(self, flow: str, *steps: Mapping[str, Any], name: str = "") -> str:
-        """Deploy a flow of flows.py behind pull steps and return the deployment's name.
+    def deploy(
+        self, flow: str, *steps: Mapping[str, Any], name: str = "", file: str = "flows.py"
+    ) -> str:
+        """Deploy a flow of a file in flows/ behind pull steps and return the deployment's name.
 
         Through the API: `prefect deploy` takes seconds; `deploy_file` is it.
         """
@@ -82,7 +87,7 @@ class Project:
         deployment = {
             "name": name,
             "flow_id": self.server.request("POST", "/flows/", {"name": flow_name})["id"],
-            "entrypoint": f"flows.py:{flow}",
+            "entrypoint": f"{file}:{flow}",
             "work_pool_name": self.worker.pool,
             "pull_steps": self._pull(steps),
         }
@@ -154,6 +159,33 @@ def project(
     tmp_path: Path, prefect_server: PrefectServer, process_worker: ProcessWorker
 ) -> Project:
     return Project(tmp_path, prefect_server, process_worker)
+
+
+@pytest.fixture(scope="session")
+def registered_blocks(prefect_server: PrefectServer) -> str:
+    """The blocks, registered by the command that their user types; what it said."""
+    command = [sys.executable, "-m", "prefect", "block", "register", "-m", "prefect_mlauth"]
+    done = subprocess.run(
+        command, env=prefect_server.environment(), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def prefect_api(prefect_server: PrefectServer, registered_blocks: str) -> Iterator[PrefectServer]:
+    """The shared server, as the one that this process talks to."""
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+        yield prefect_server
+
+
+def block_documents(server: PrefectServer) -> str:
+    """Return every block document, in clear: in the database their rows are encrypted."""
+    documents = server.request(
+        "POST", "/block_documents/filter", {"include_secrets": True, "limit": 200}
+    )
+    assert len(documents) < 200
+    return json.dumps(documents)
 
 
 @pytest.fixture

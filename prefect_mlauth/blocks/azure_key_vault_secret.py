@@ -1,0 +1,123 @@
+"""The block `Azure Key Vault Secret`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from prefect._internal.compatibility.async_dispatch import async_dispatch
+from prefect.blocks.abstract import SecretBlock
+from pydantic import Field, SecretStr
+
+from mlauth import redaction, resolve, stores
+from mlauth.errors import InvalidReference, SecretUnusable
+from mlauth.references import SecretReference
+from prefect_mlauth.blocks.references_only import ReferencesOnly
+
+_SCHEME = "azurekv"
+_TIMEOUT = 30.0
+
+
+class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
+    """Reads and writes a secret of Azure Key Vault, as the identity that the flow runs under.
+
+    Example:
+        ```python
+        from prefect import flow
+        from prefect_mlauth import AzureKeyVaultSecret
+
+        @flow
+        def use_a_token():
+            secret = AzureKeyVaultSecret.load("BLOCK_NAME")
+            token = secret.read_secret().decode()
+        ```
+    """
+
+    _block_type_name = "Azure Key Vault Secret"
+
+    vault: str = Field(
+        title="Vault",
+        description="The vault: its short name, or its full host such as acme.vault.azure.net.",
+    )
+    name: str = Field(
+        title="Secret name",
+        description=(
+            "The name of the secret in the vault. Never its value: what is saved here can be read "
+            "by everybody who can see this block, so a value would have to be rotated."
+        ),
+    )
+    version: str | None = Field(
+        default=None,
+        title="Version",
+        description="The version to read; by default the latest. Writing makes a new one.",
+    )
+
+    async def aread_secret(self) -> bytes:
+        """Read the secret; see `read_secret`."""
+        return await asyncio.to_thread(self._read)
+
+    @async_dispatch(aread_secret)
+    def read_secret(self) -> bytes:  # type: ignore[override]  # also awaitable, in async code
+        """Read the secret. From async code it is awaited: `await block.read_secret()`.
+
+        Returns:
+            The value, as UTF-8; it is masked in logs from then on.
+
+        Raises:
+            StoreError: it could not be read; one line.
+        """
+        return self._read()
+
+    async def awrite_secret(self, secret_data: bytes) -> str:
+        """Write a new version of the secret; see `write_secret`."""
+        return await asyncio.to_thread(self._write, secret_data)
+
+    @async_dispatch(awrite_secret)
+    def write_secret(self, secret_data: bytes) -> str:  # type: ignore[override]  # as above
+        """Write a new version of the secret. From async code it is awaited.
+
+        A block with a version goes on reading that version.
+
+        Args:
+            secret_data: the value, UTF-8; it is masked in logs from then on.
+
+        Returns:
+            The reference of the new version, which `mlauth.resolve` reads.
+
+        Raises:
+            StoreError: it was not written; one line.
+        """
+        return self._write(secret_data)
+
+    def _read(self) -> bytes:
+        value = resolve(self._reference(self.version), timeout=_TIMEOUT)
+        redaction.guard_logging()
+        return value.get_secret_value().encode()
+
+    def _write(self, secret_data: bytes) -> str:
+        reference = self._reference(None)
+        try:
+            text = secret_data.decode()
+        except UnicodeDecodeError:
+            raise SecretUnusable(
+                f"{reference} cannot be written: the data is not UTF-8 text, which Key Vault "
+                "stores: encode it, for instance as base64"
+            ) from None
+        redaction.register([text])
+        redaction.guard_logging()
+        store = cast("stores.WritableStore", stores.new_store(_SCHEME))
+        return str(self._reference(store.write(reference, SecretStr(text), timeout=_TIMEOUT)))
+
+    def _validate_fields(self) -> None:
+        for field, value in (("vault", self.vault), ("name", self.name)):
+            if "/" in value:  # it would say what the other one is
+                raise InvalidReference(f"{self._where()}: {field} has a '/' in it")
+        # Not `parse` at once: it would show what may be a value in the place of the name.
+        grammar = stores.grammar(_SCHEME)
+        problem = grammar.problem(f"{self.vault}/{self.name}") if grammar else None
+        if problem:
+            raise InvalidReference(f"{self._where()}: vault and name: {problem}")
+
+    def _reference(self, version: str | None) -> SecretReference:
+        query = {"version": version} if version else {}
+        return SecretReference(_SCHEME, f"{self.vault}/{self.name}", query)

@@ -1,0 +1,104 @@
+"""The block `mlauth Profile`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from mlauth.activation import prepare
+from mlauth.checking import DEFAULT_FILE, Subject
+from mlauth.credentials import in_one_line
+from mlauth.deadline import Deadline
+from mlauth.errors import InvalidProfile
+from mlauth.profiles import Profile
+from prefect_mlauth.blocks.activating import Activating
+from prefect_mlauth.blocks.references_only import ReferencesOnly
+
+
+class MLAuthProfile(ReferencesOnly):
+    """Gives a part of a flow every credential of one environment (dev, test, prod).
+
+    Example:
+        ```python
+        from prefect import flow
+        from prefect_mlauth import MLAuthProfile
+
+        @flow(log_prints=True)
+        def train():
+            profile = MLAuthProfile.load("BLOCK_NAME")
+            with profile.activate() as activation:
+                print(activation.variables)
+        ```
+    """
+
+    _block_type_name = "mlauth Profile"
+
+    profile: str | None = Field(
+        default=None,
+        title="Profile",
+        description="The name of a profile in the file. Leave it empty where the content is here.",
+    )
+    config: str = Field(
+        default=DEFAULT_FILE,
+        title="File",
+        description="The file with the profiles, where the flow runs.",
+    )
+    content: dict[str, Any] | None = Field(
+        default=None,
+        title="Content",
+        description=(
+            "The profile itself, in place of a name: what stands under [profiles.NAME] in "
+            'mlauth.toml, for instance {"env": {"HF_TOKEN": "file:///run/secrets/hf/token"}}. '
+            "References only, never a secret itself: what is saved here can be read by everybody "
+            "who can see this block, so a secret would have to be rotated."
+        ),
+    )
+    timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        title="Time limit",
+        description="Seconds for reading all secrets and asking all services together.",
+    )
+
+    def activate(self, *, verify: bool = True) -> Activating:
+        """Have the credentials in the environment: `with block.activate():`, or `async with`.
+
+        What was there before is put back when the block of code ends. In `async with` the event
+        loop does not wait for stores and services, but the environment is that of the whole
+        process: coroutines and threads that run meanwhile see it too.
+
+        Args:
+            verify: prove that the services take the credentials.
+
+        Returns:
+            What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
+            `mlauth.MLAuthError` of one line if nothing was set.
+        """
+        return Activating(
+            lambda: prepare(
+                self._subject(), Deadline(self.timeout), verify=verify, config=self.config
+            )
+        )
+
+    def _validate_fields(self) -> None:
+        self._subject()
+
+    def _subject(self) -> Subject:
+        if (self.profile is None) == (self.content is None):
+            raise InvalidProfile(
+                f"{self._where()}: give either profile, the name of one in a file, or content, "
+                "the profile itself"
+            )
+        if self.content is None:
+            assert self.profile is not None
+            return self.profile
+        try:
+            profile = Profile.model_validate(self.content)
+        except ValidationError as error:
+            wrong = in_one_line(error, lambda key: ".".join(map(str, ("content", *key))))
+            raise InvalidProfile(f"{self._where()}: {wrong}") from None
+        if not profile.credentials():
+            raise InvalidProfile(f"{self._where()}: content is empty: give it zenml or env")
+        return profile

@@ -1,0 +1,84 @@
+"""What every block has: no secret gets into its document, or out of one that has it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from prefect.blocks.core import Block
+from prefect.client.schemas import BlockDocument
+from pydantic import ConfigDict, ValidationError
+
+from mlauth.credentials import in_one_line
+from mlauth.errors import InvalidBlock, MLAuthError
+from mlauth.references import holds_key
+
+_DOCS = "https://github.com/mlauth/mlauth/blob/main/docs/blocks.md"
+_LOGO = "https://raw.githubusercontent.com/mlauth/mlauth/main/docs/logo.png"
+
+
+class ReferencesOnly(Block, ABC):
+    """A block that is refused when it is made, saved or loaded with a secret in it."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    _documentation_url = _DOCS  # type: ignore[assignment]  # Prefect's blocks have text there too
+    _logo_url = _LOGO  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except ValidationError as error:
+            raise InvalidBlock(f"{self._where()}: {in_one_line(error)}") from None
+
+    def block_initialization(self) -> None:
+        """Look at the fields: Prefect calls this when the block is made, in code or by `load`."""
+        self._refuse_literals()
+
+    def _to_block_document(self, *args: Any, **kwargs: Any) -> BlockDocument:
+        """Look again before the block is saved: its fields can be set after it was made."""
+        self._refuse_literals()
+        return super()._to_block_document(*args, **kwargs)
+
+    def _refuse_literals(self) -> None:
+        where = self._where()
+        # Prefect itself adds the slug, and names that start with an underscore.
+        unknown = [
+            name
+            for name in self.model_extra or {}
+            if name != "block_type_slug" and not name.startswith("_")
+        ]
+        if unknown:
+            raise InvalidBlock(f"{where}: there is no field {unknown[0]!r}; check the spelling")
+        for name in type(self).model_fields:
+            if any(holds_key(text) for text in _texts(getattr(self, name))):
+                raise InvalidBlock(
+                    f"{where}: {name}: a literal key stands where only names and references "
+                    "belong; it has probably been stored in clear: rotate it, and put it into a "
+                    "store"
+                )
+        try:
+            self._validate_fields()
+        except MLAuthError as error:
+            raise InvalidBlock(str(error)) from None
+
+    @abstractmethod
+    def _validate_fields(self) -> None:
+        """Raise an MLAuthError that says where and shows no value, if a field is wrong."""
+
+    @classmethod
+    def _where(cls) -> str:
+        return f"{cls.get_block_type_name()} block"
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)

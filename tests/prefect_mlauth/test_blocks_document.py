@@ -1,0 +1,109 @@
+"""The examples of docs/blocks.md and of the blocks' own descriptions, run as scripts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect.blocks.core import Block
+
+from mlauth.demo.servers import PrefectServer, ZenMLServer
+from prefect_mlauth import MLAuthProfile, ZenMLCredentials
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/blocks.md").read_text(encoding="utf-8")
+CANARY = "canary-hf-token"
+
+Run = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def run(
+    zenml_server: ZenMLServer,
+    prefect_server: PrefectServer,
+    registered_blocks: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
+    """Runs code as the page's reader does, who has the account and a mounted key."""
+    folder = tmp_path_factory.mktemp("blocks")
+    account = zenml_server.create_service_account("prefect-blocks")
+    _, key = zenml_server.create_api_key(account, "blocks")
+    (folder / "api-key").write_text(key.get_secret_value(), encoding="utf-8")
+    (folder / "api-key").chmod(0o600)
+
+    def run(code: str) -> str:
+        for readers, ours in (
+            ("https://zenml.example.com", zenml_server.url),
+            ("/run/secrets/zenml/api-key", str(folder / "api-key")),
+            ("prefect-prod", "prefect-blocks"),
+        ):
+            code = code.replace(readers, ours)
+        (folder / "script.py").write_text(code)
+        done = subprocess.run(
+            [sys.executable, str(folder / "script.py")],
+            capture_output=True,
+            text=True,
+            env=prefect_server.environment(folder / "home") | {"CI_HF_TOKEN": CANARY},
+            timeout=100,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert key.get_secret_value() not in said
+        assert CANARY not in said
+        return said
+
+    return run
+
+
+def section(title: str) -> str:
+    """Return all the code of a section of the page, as one script."""
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+
+
+def test_zenml_credentials(run: Run) -> None:
+    said = run(section("ZenML Credentials"))
+    assert "works as prefect-blocks" in said
+    assert "logged in as prefect-blocks" in said
+    assert "passed as 'prefect-blocks'" in said
+
+
+def test_a_profile(run: Run) -> None:
+    said = run(section("mlauth Profile"))
+    assert said.index("set: True") < said.index("set: False")
+
+
+@pytest.mark.parametrize(
+    ("block", "made", "said"),
+    [
+        (
+            ZenMLCredentials,
+            """ZenMLCredentials(
+                store_url="https://zenml.example.com", api_key="file:///run/secrets/zenml/api-key"
+            ).save("example")""",
+            "prefect-blocks",
+        ),
+        (
+            MLAuthProfile,
+            'MLAuthProfile(content={"env": {"HF_TOKEN": "env://CI_HF_TOKEN"}}).save("example")',
+            "('HF_TOKEN',)",
+        ),
+    ],
+)
+def test_the_example_that_the_catalogue_shows(
+    run: Run, block: type[Block], made: str, said: str
+) -> None:
+    example = block.get_code_example()
+    assert example is not None
+    code = example.removeprefix("```python\n").removesuffix("```")
+    code = code.replace("BLOCK_NAME", "example")
+    assert said in run(f"{code}\n{made}\ntrain()\n")
+
+
+def test_the_page_links_to_what_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGE):
+        assert (ROOT / "docs" / target).resolve().exists(), target
