@@ -83,8 +83,8 @@ class ServicePrincipal:
             except (OSError, ValueError) as error:
                 raise IdentityUnavailable(
                     f"the certificate {self.certificate} ({CERTIFICATE}) cannot be used "
-                    f"({type(error).__name__}): is the file there, readable, PEM or PKCS12 with "
-                    f"its private key, and {PASSWORD} right?"
+                    f"({type(error).__name__}): is it readable, PEM or PKCS12 with "
+                    f"its private RSA key, and is {PASSWORD} right?"
                 ) from None
         return found  # type: ignore[no-any-return]
 

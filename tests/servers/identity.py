@@ -7,6 +7,7 @@ report shows them; App Service's answer to a wrong `X-IDENTITY-HEADER` is a gues
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import uuid
@@ -74,6 +75,7 @@ class Identity:
     Attributes:
         rights: what vaults let it do with secrets: `get`, `list`, `set`, `delete`, `recover`.
         lifetime: seconds that its tokens are good for; negative ones are expired from the start.
+        certificates: public keys (PEM) whose owner may show an assertion instead of the secret.
         faults: what goes wrong with its next token requests.
         requests: its token requests.
     """
@@ -83,6 +85,7 @@ class Identity:
     client_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     object_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
+    certificates: list[bytes] = field(default_factory=list, repr=False)
     faults: Faults = field(default_factory=Faults, repr=False)
     requests: list[Request] = field(default_factory=list, repr=False)
 
@@ -340,7 +343,7 @@ class Directory:
                 f"'{self.tenant}'."
             )
             return _refused(400, "unauthorized_client", 700016, message)
-        refusal = self._proof_refused(form, identity)
+        refusal = self._proof_refused(cloud, form, identity)
         if refusal is not None:
             return refusal
         scope = form.get("scope", "")
@@ -360,7 +363,9 @@ class Directory:
         }
         return Answer(200, body)
 
-    def _proof_refused(self, form: dict[str, str], identity: Identity) -> Answer | None:
+    def _proof_refused(
+        self, cloud: Cloud, form: dict[str, str], identity: Identity
+    ) -> Answer | None:
         if "client_secret" in form:
             if secrets.compare_digest(form["client_secret"], identity.secret):
                 return None
@@ -377,6 +382,12 @@ class Directory:
                 "'client_secret'."
             )
             return _refused(401, "invalid_client", 7000218, message)
+        for certificate in identity.certificates:
+            audience = f"https://{cloud.login}/{self.tenant}/oauth2/v2.0/token"
+            with contextlib.suppress(jwt.InvalidTokenError):
+                assertion = form.get("client_assertion", "")
+                jwt.decode(assertion, certificate, ["RS256", "PS256"], audience=audience)
+                return None
         try:
             claims = jwt.decode(
                 form.get("client_assertion", ""),

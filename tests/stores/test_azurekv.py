@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
 import mlauth
@@ -419,6 +421,50 @@ class TestIdentity:
         assert "AZURE_CLIENT_SECRET is the secret's value, not its id (AADSTS7000215)" in said
         own({**azure.service_principal(), "AZURE_CLIENT_ID": str(uuid.uuid4())})
         assert "there is no such application" in refused(key, IdentityUnavailable)
+        own({**azure.service_principal(), "AZURE_TENANT_ID": str(uuid.uuid4())})
+        assert "the vault is in another tenant" in refused(key, IdentityUnavailable)
+
+    def test_a_federated_token_that_is_old_or_gone_is_said(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None], tmp_path: Path
+    ) -> None:
+        own(azure.workload_identity(tmp_path, lifetime=-60))
+        said = refused(key, IdentityUnavailable)
+        assert "the token in the file has expired" in said
+        azure_identity.tokens.cache_clear()
+        environment = azure.workload_identity(tmp_path)
+        own({**environment, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "missing")})
+        assert "are its variables, and its file, right?" in refused(key, IdentityUnavailable)
+
+    @pytest.mark.parametrize("password", [None, CANARY])
+    def test_an_application_shows_its_certificate(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        tmp_path: Path,
+        password: str | None,
+    ) -> None:
+        identity, file = azure.identity("get"), tmp_path / "application.pem"
+        certificate = trustme.CA().issue_cert("application", key_type=trustme.KeyType.RSA)
+        loaded = x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes())
+        public = serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = serialization.Encoding.PEM
+        identity.certificates.append(loaded.public_key().public_bytes(pem, public))
+        private = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
+        kind = serialization.PrivateFormat.PKCS8
+        locked = (
+            serialization.BestAvailableEncryption(password.encode())
+            if password
+            else serialization.NoEncryption()
+        )
+        chain = certificate.cert_chain_pems[0].bytes()
+        file.write_bytes(private.private_bytes(pem, kind, locked) + chain)
+        environment = azure.service_principal(identity)
+        del environment["AZURE_CLIENT_SECRET"]
+        environment["AZURE_CLIENT_CERTIFICATE_PATH"] = str(file)
+        own(environment | ({"AZURE_CLIENT_CERTIFICATE_PASSWORD": password} if password else {}))
+        assert self.identity(key).endswith("(AZURE_CLIENT_CERTIFICATE_PATH)")
+        assert read(key).value.get_secret_value() == CANARY
 
     def test_a_certificate_that_cannot_be_used_is_said(
         self, azure: Azure, key: SecretReference, own: Callable[..., None], tmp_path: Path
