@@ -8,6 +8,7 @@ from typing import cast
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.blocks.abstract import SecretBlock
 from pydantic import Field, SecretStr
+from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import redaction, resolve, stores
 from mlauth.errors import InvalidReference, SecretUnusable
@@ -46,7 +47,7 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
             "by everybody who can see this block, so a value would have to be rotated."
         ),
     )
-    version: str | None = Field(
+    version: str | SkipJsonSchema[None] = Field(
         default=None,
         title="Version",
         description="The version to read; by default the latest. Writing makes a new one.",

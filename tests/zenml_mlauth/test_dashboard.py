@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from mlauth.demo.servers import ZenMLServer
 from tests.accounts import Account
+from tests.browser import headless
 from tests.zenml_mlauth.conftest import make_stack
 from tests.zenml_mlauth.pipelines import two_steps
 
@@ -27,31 +28,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-3d-apis",
-        "force-prefers-reduced-motion",
-        "disable-dev-shm-usage",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=1400,1000",
-        f"user-data-dir={tmp_path / 'browser'}",
-    ):
-        options.add_argument(f"--{argument}")
-    service = webdriver.ChromeService("/usr/bin/chromedriver")
-    driver = webdriver.Chrome(options=options, service=service)
-    try:
+    with headless(tmp_path / "browser") as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 def skip_questions(url: str, user: str, password: str) -> None:
