@@ -37,6 +37,7 @@ check: $(VENV)/.installed ## lint, format, types
 
 bench: $(VENV)/.installed ## what an activation costs, and against what
 	@$(BIN)/python benchmarks/activation.py $(ARGS)
+	@PYTHONPATH=. $(BIN)/python benchmarks/azurekv.py $(ARGS)
 
 lock: $(VENV)/.made ## resolve anew: requirements/lock.txt (ARGS=--upgrade takes the newest)
 	@$(PIP) install -qq 'uv>=0.8'

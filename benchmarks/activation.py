@@ -12,36 +12,28 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 
 import yaml
+from measuring import (
+    ACCOUNT,
+    MEMORY_EPILOGUE,
+    PRELUDE,
+    Figures,
+    clean,
+    measured,
+    path,
+    table,
+)
 from rich.console import Console
-from rich.table import Table
 
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer, deploy, running
 
 LOGIN = ("POST", "/api/v1/login")
-
-# Prefect is imported before the clock starts: in a flow run it always is.
-PRELUDE = """
-import asyncio, os, resource, sys, time
-import prefect.deployments.steps.core
-from prefect.deployments.steps import run_shell_script
-def used():
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in both)
-url, reference, file = sys.argv[1:]
-cpu, wall = used(), time.perf_counter()
-"""
-EPILOGUE = """
-wall, cpu = time.perf_counter() - wall, used() - cpu
-print("COST", wall, cpu)
-"""
+ARGUMENTS = "url, reference, file = sys.argv[1:]\n"
 STEPS = {
     "floor: httpx, login + current-user": """
 import httpx
@@ -86,84 +78,25 @@ def client():
 """
 
 
-@dataclass
-class Figures:
-    """What the runs of one variant cost."""
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)
-    logins: list[int] = field(default_factory=list)
-
-    def row(self) -> list[str]:
-        return [
-            *(
-                f"{median(each) * 1000:,.0f} ({min(each) * 1000:,.0f} to {max(each) * 1000:,.0f})"
-                for each in (self.wall, self.cpu)
-            ),
-            f"{median(self.memory):,.0f}",
-            "/".join(str(number) for number in sorted(set(self.logins))),
-        ]
-
-
-def measured(
-    command: list[str], env: Mapping[str, str], logins: Callable[[], int], figures: Figures
-) -> None:
-    """Run a command; a line `COST wall cpu` of its own counts instead of the whole process."""
-    before, start = logins(), time.perf_counter()
-    process = subprocess.Popen(
-        command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    output, errors = process.communicate()
-    wall = time.perf_counter() - start
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)[:200]} failed:\n{output}{errors}")
-    cost = next((line.split()[1:] for line in output.splitlines() if line[:5] == "COST "), None)
-    if cost is None:
-        raise SystemExit(f"no figures from {' '.join(command)[:200]}:\n{output}{errors}")
-    figures.wall.append(float(cost[0]) if cost[0] != "-" else wall)
-    figures.cpu.append(float(cost[1]))
-    figures.memory.append(float(cost[2]) / 1024 if len(cost) > 2 else 0)
-    figures.logins.append(logins() - before)
-
-
-# Runs a command and prints the operating system's account of it and of all that it waited for.
-ACCOUNT = """
-import os, subprocess, sys
-process = subprocess.Popen(sys.argv[1:])
-_, status, usage = os.wait4(process.pid, 0)
-print("COST", "-", usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def table(title: str, rows: Mapping[str, Figures], *, memory: bool = True) -> Table:
-    result = Table(title=title, title_justify="left")
-    result.add_column("what", no_wrap=True)
-    names = ["wall ms", "client CPU ms", "peak MiB", "logins"]
-    shown = [index for index in range(4) if memory or index != 2]
-    for index in shown:
-        result.add_column(names[index], justify="right", no_wrap=True)
-    for name, figures in rows.items():
-        row = figures.row()
-        result.add_row(name, *(row[index] for index in shown))
-    return result
+def logins(zenml: ZenMLServer) -> Counter[str]:
+    """What the server has been asked so far that costs it most."""
+    return Counter({"logins": zenml.requests()[LOGIN]})
 
 
 def steps_alone(zenml: ZenMLServer, file: Path, folder: Path, runs: int) -> dict[str, Figures]:
     figures = {name: Figures() for name in STEPS}
-    memory = (
-        "print('COST', wall, cpu, max(resource.getrusage(who).ru_maxrss for who in "
-        "(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
-    )
-    epilogue = EPILOGUE.replace('print("COST", wall, cpu)', memory)
     for _ in range(runs):
         for name, code in STEPS.items():
             home = Path(tempfile.mkdtemp(dir=folder))
             env = {**clean(), "HOME": str(home), "TMPDIR": str(home)}
             arguments = [zenml.url, f"file://{file}", str(file)]
-            command = [sys.executable, "-c", PRELUDE + code + epilogue, *arguments]
-            measured(command, env, lambda: zenml.requests()[LOGIN], figures[name])
+            command = [
+                sys.executable,
+                "-c",
+                PRELUDE + ARGUMENTS + code + MEMORY_EPILOGUE,
+                *arguments,
+            ]
+            measured(command, env, lambda: logins(zenml), figures[name])
     return figures
 
 
@@ -215,7 +148,7 @@ def flow_runs(
             env = {**prefect.environment(home), "PREFECT__FLOW_RUN_ID": run}
             env |= {"ZENML_KEY": file.read_text(), "PATH": path()}
             command = [sys.executable, "-c", ACCOUNT, sys.executable, "-m", "prefect.engine", run]
-            measured(command, env, lambda: zenml.requests()[LOGIN], figures[name])
+            measured(command, env, lambda: logins(zenml), figures[name])
     return figures
 
 
@@ -229,18 +162,6 @@ def import_time(runs: int) -> str:
         for _ in range(runs)
     ]
     return f"{median(times) * 1000:.0f} ms ({min(times) * 1000:.0f} to {max(times) * 1000:.0f})"
-
-
-def clean() -> dict[str, str]:
-    """This environment without what would change what is measured."""
-    prefixes = ("ZENML_", "PREFECT_", "MLAUTH_", "COVERAGE_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-    return {**kept, "ZENML_ANALYTICS_OPT_IN": "false", "DO_NOT_TRACK": "1", "PATH": path()}
-
-
-def path() -> str:
-    """The search path, with the programs of this environment first."""
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def main() -> None:

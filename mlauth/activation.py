@@ -1,8 +1,7 @@
 """Puts credentials into the environment of this process, and takes them out again.
 
-What an activation did is carried by the environment alone, in `MLAUTH_ACTIVATION`: names, never
-values. A process that starts with it (an engine of Prefect that ran no step, a child) knows which
-of its variables to mask.
+What an activation did is carried by the environment alone (`mlauth.record`). A process that starts
+with it (an engine of Prefect that ran no step, a child) knows which of its variables to mask.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlauth import isolation, redaction
 from mlauth.checking import DEFAULT_FILE, Subject, examine
@@ -31,9 +29,8 @@ from mlauth.errors import (
     ResolutionError,
     StoreError,
 )
+from mlauth.record import RECORD, read_record, remember
 from mlauth.variables import value_problem
-
-RECORD = "MLAUTH_ACTIVATION"
 
 logger = logging.getLogger("mlauth")
 _lock = threading.RLock()
@@ -221,6 +218,7 @@ def export(all_exports: Iterable[Exports], *, owner: int) -> Exported:
             for name, value in new.items()
             if before[name] not in (None, value) and name not in _OURS
         )
+        remember(secrets)
         os.environ.update(new)
         os.environ[RECORD] = json.dumps(record)
         put_back = isolation.forget_client() if isolated else lambda: None
@@ -230,15 +228,6 @@ def export(all_exports: Iterable[Exports], *, owner: int) -> Exported:
 
 # Replacing these is the point of an isolated client, not worth a line.
 _OURS = {isolation.CONFIG_PATH, isolation.LOCAL_STORES_PATH, isolation.NO_DISK}
-
-
-def read_record() -> dict[str, Any]:
-    """Return what activations before left in the environment: names, folders, the owner."""
-    try:
-        record = json.loads(os.environ.get(RECORD, "{}"))
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def resume() -> None:

@@ -33,7 +33,7 @@ from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
 from mlauth.http import is_loopback
 from mlauth.references import SecretReference
-from mlauth.resolving import all_or_errors, try_all
+from mlauth.resolving import Expired, all_or_errors, try_all
 from mlauth.stores import StoredSecret
 
 if TYPE_CHECKING:
@@ -106,17 +106,19 @@ def examine(
     Raises:
         InvalidProfile: the profile cannot be read.
     """
+    expired: Expired = "refuse"
     if isinstance(subject, Credentials):
         found, title = [subject], f"{subject.system} credentials"
-    elif isinstance(subject, str):
-        from mlauth.profiles import load_profile  # most steps have no profile
-
-        found = load_profile(subject, config).credentials()
-        title = f"profile {subject!r} of {config}"
     else:
-        found, title = subject.credentials(), "the profile"
+        title = "the profile"
+        if isinstance(subject, str):
+            from mlauth.profiles import load_profile  # most steps have no profile
+
+            title = f"profile {subject!r} of {config}"
+            subject = load_profile(subject, config)
+        found, expired = subject.credentials(), subject.expired
     examination = Examination(CheckReport(title), {item.system: item for item in found})
-    bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify))
+    bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify, expired))
     return examination
 
 
@@ -138,7 +140,7 @@ def bounded(deadline: Deadline, examination: Examination, walk: Callable[[], Non
                 examination.errors.setdefault(system, error)
 
 
-def _walk(examination: Examination, deadline: Deadline, verify: bool) -> None:
+def _walk(examination: Examination, deadline: Deadline, verify: bool, expired: Expired) -> None:
     report, errors = examination.report, examination.errors
     going = dict(examination.credentials)
 
@@ -157,12 +159,14 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool) -> None:
     stages(configured)
     since = time.monotonic()
     answers = try_all(
-        [ref for item in going.values() for ref in item.references().values()], deadline
+        [ref for item in going.values() for ref in item.references().values()],
+        deadline,
+        expired=expired,
     )
 
     def resolved(system: str, credentials: Credentials) -> None:
         with report.stage(system, Stage.RESOLVED, since=since) as result:
-            result.detail, values = _resolved(credentials, answers)
+            result.detail, result.warnings, values = _resolved(credentials, answers)
         with report.stage(system, Stage.WELL_FORMED):
             credentials.well_formed(values)
         examination.values[system] = values
@@ -180,7 +184,7 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool) -> None:
 
 def _resolved(
     credentials: Credentials, answers: Mapping[SecretReference, StoredSecret | StoreError]
-) -> tuple[str, dict[str, SecretStr]]:
+) -> tuple[str, list[str], dict[str, SecretStr]]:
     references = credentials.references()
     secrets = all_or_errors({reference: answers[reference] for reference in references.values()})
     details = [
@@ -188,7 +192,11 @@ def _resolved(
         + (f" (version {version})" if (version := secrets[reference].version) else "")
         for name, reference in references.items()
     ]
-    return ", ".join(details), {name: secrets[ref].value for name, ref in references.items()}
+    warnings = [
+        f"{ref} is used though {why}" for ref, secret in secrets.items() if (why := secret.outdated)
+    ]
+    values = {name: secrets[ref].value for name, ref in references.items()}
+    return ", ".join(details), warnings, values
 
 
 def _examine_environment(report: CheckReport, deadline: Deadline) -> None:

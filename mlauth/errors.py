@@ -50,6 +50,14 @@ class StoreUnavailable(StoreError):
     """The store gave no answer (throttled, 5xx, too late): the secret may be fine."""
 
 
+class StoreUnreachable(StoreError):
+    """There is no way to the store (name, port, TLS, redirect): somebody must change something."""
+
+
+class IdentityUnavailable(StoreError):
+    """There is no identity to ask the store as, or its issuer refuses it."""
+
+
 class MissingDependency(StoreError):
     """The store's library is not installed; the message names the extra."""
 

@@ -22,6 +22,7 @@ from mlauth.credentials import Credentials, in_one_line
 from mlauth.credentials.env import EnvironmentSecrets, Variables
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.errors import InvalidProfile
+from mlauth.resolving import Expired
 
 
 class Profile(BaseModel):
@@ -30,12 +31,15 @@ class Profile(BaseModel):
     Attributes:
         zenml: the service account of a ZenML server.
         env: other secrets, variable name to reference.
+        expired: whether a secret that its store calls expired or not yet valid (Key Vault hands
+            both out) is an error, or is used with a warning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     zenml: ZenMLCredentials | None = None
     env: Variables = {}
+    expired: Expired = "refuse"
 
     def credentials(self) -> list[Credentials]:
         """Return the credentials that the profile has."""

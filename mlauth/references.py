@@ -107,7 +107,7 @@ class SecretReference:
             )
         except UnicodeDecodeError as error:
             raise InvalidReference(f"{where} has a percent-encoding that is not UTF-8") from error
-        unknown = sorted(set(reference.query) - grammar.query)
+        unknown = sorted(set(reference.query) - set(grammar.query))
         if unknown:
             known = ", ".join(sorted(grammar.query)) or "none"
             raise InvalidReference(
@@ -116,6 +116,10 @@ class SecretReference:
         problem = grammar.problem(reference.location)
         if problem:
             raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
+        for name, value in reference.query.items():
+            problem = grammar.query[name](value)
+            if problem:
+                raise InvalidReference(f"{where}: the option {name!r} {problem}")
         return reference
 
     @classmethod

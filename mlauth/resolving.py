@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import overload
+from typing import Literal, overload
 
 from pydantic import SecretStr
 
@@ -22,6 +23,7 @@ from mlauth.errors import (
 from mlauth.references import SecretReference
 from mlauth.stores import SecretStore, StoredSecret
 
+Expired = Literal["refuse", "warn"]
 Resolved = dict[SecretReference, StoredSecret]
 
 
@@ -82,9 +84,16 @@ def all_or_errors(answers: Mapping[SecretReference, StoredSecret | StoreError]) 
 
 
 def try_all(
-    references: Iterable[SecretReference], deadline: Deadline
+    references: Iterable[SecretReference], deadline: Deadline, *, expired: Expired = "refuse"
 ) -> dict[SecretReference, StoredSecret | StoreError]:
-    """Read every reference, and return its secret or what was wrong with it."""
+    """Read every reference, and return its secret or what was wrong with it.
+
+    Args:
+        references: what to read.
+        deadline: for everything together.
+        expired: whether a secret that its store calls outdated is an error; else
+            `StoredSecret.outdated` says so.
+    """
     wanted = list(dict.fromkeys(references))
     wholes = list(dict.fromkeys(reference.whole() for reference in wanted))
     made: dict[str, SecretStore] = {
@@ -107,6 +116,11 @@ def try_all(
                 )
             if isinstance(answer, BaseException):
                 raise answer
+            if answer.outdated and expired == "refuse":
+                raise SecretUnusable(
+                    f"{reference} is refused: {answer.outdated}, and is handed out all the same; "
+                    'store a new version, or give the profile expired = "warn"'
+                )
             found[reference] = _pick(answer, reference)
         except StoreError as error:
             found[reference] = bare(error)
@@ -143,4 +157,4 @@ def _pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
             f"{reference} cannot be used: the value of {reference.key!r} is "
             f"{'empty' if value == '' else 'not a JSON string'}"
         )
-    return StoredSecret(SecretStr(value), secret.version)
+    return replace(secret, value=SecretStr(value))

@@ -14,7 +14,8 @@ import re
 from functools import cache
 from importlib import import_module
 
-from mlauth.activation import read_record, remove_at_exit, resume
+from mlauth.activation import remove_at_exit, resume
+from mlauth.record import read_record
 from mlauth.redaction import mask
 from prefect_mlauth import runs
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,11 @@ from mlauth import isolation
 from mlauth.demo.environment import child_environment
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
+from tests.servers.azure import Azure
+from tests.servers.azure import azure as start_azure
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,6 +65,13 @@ def process_worker(
         yield worker
 
 
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
+    """Key Vault and the identity endpoints; tests share it, so each makes vaults of its own."""
+    with start_azure(tmp_path_factory.mktemp("azure")) as started:
+        yield started
+
+
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment without ZenML's and mlauth's variables, and a home of the test's own."""
@@ -98,3 +111,48 @@ def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPat
     command[0] = str(Path(sys.executable).with_name("zenml"))
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def browser_arguments() -> list[str]:
+    """More arguments for the browser; a test that needs some has its own fixture of this name."""
+    return []
+
+
+@pytest.fixture
+def browser(
+    tmp_path_factory: pytest.TempPathFactory, browser_arguments: list[str]
+) -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium, headless: `make test-browser`."""
+    from selenium import webdriver
+
+    # A short path: Chromium makes sockets there, whose names have 107 characters at most.
+    folder = tmp_path_factory.mktemp("b")
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-3d-apis",
+        "force-prefers-reduced-motion",
+        "disable-dev-shm-usage",
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "window-size=1400,1000",
+        f"user-data-dir={folder / 'profile'}",
+        *browser_arguments,
+    ):
+        options.add_argument(f"--{argument}")
+    service = webdriver.ChromeService(
+        "/usr/bin/chromedriver", env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)}
+    )
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        yield driver
+    finally:
+        driver.quit()

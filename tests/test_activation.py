@@ -19,7 +19,7 @@ from rich.traceback import Traceback
 
 import mlauth
 from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials, isolation
-from mlauth.activation import RECORD, read_record, resume
+from mlauth.activation import resume
 from mlauth.errors import (
     CheckFailed,
     CheckUnknown,
@@ -28,6 +28,7 @@ from mlauth.errors import (
     SecretNotFound,
     StoreUnavailable,
 )
+from mlauth.record import RECORD, read_record
 from mlauth.redaction import mask
 from mlauth.stores import memory
 from tests.accounts import Account, new_account

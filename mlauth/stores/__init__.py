@@ -6,18 +6,20 @@ A store's module has `GRAMMAR` (what a reference to it looks like; importing it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import SecretStr
 
+from mlauth.errors import MissingDependency
+
 if TYPE_CHECKING:
     from mlauth.references import SecretReference
 
-_MODULES = ("env", "file", "memory")
+_MODULES = ("azurekv", "env", "file", "memory")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class Grammar:
     Attributes:
         form: an example, shown in messages.
         problem: says what is wrong with a location, or returns None.
-        query: the names of the options that may follow `?`.
+        query: the options that may follow `?`: for each, what says what is wrong with its value.
     """
 
     form: str
     problem: Callable[[str], str | None]
-    query: frozenset[str] = frozenset()
+    query: Mapping[str, Callable[[str], str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class StoredSecret:
     Attributes:
         value: the value, whole.
         version: the store's name for this version, where it has versions.
+        outdated: why it should not be used now, where the store knows times of validity.
     """
 
     value: SecretStr
     version: str | None = None
+    outdated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,21 @@ class SecretStore(Protocol):
 
 
 class WritableStore(SecretStore, Protocol):
-    """What a store that can be written to can do as well."""
+    """What a store can do that secrets can be written to."""
 
     def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
-        """Write a secret, as a new version where the store has versions.
+        """Write the whole secret that a reference names.
 
         Args:
-            reference: one of this store's scheme, without a version.
-            value: what to write.
+            reference: one of this store's scheme, without `#key` and without a version.
+            value: the new value.
             timeout: seconds that may pass, retries included.
 
         Returns:
-            The store's name for the new version, or None where it has no versions.
+            The store's name for the new version, where it has versions.
 
         Raises:
-            StoreError: it was not written; see `SecretStore.read`.
+            StoreError: as for `read`; the secret is then as it was.
         """
         ...
 
@@ -129,6 +133,26 @@ def new_store(scheme: str) -> SecretStore:
     """Make the store of a known scheme."""
     store: SecretStore = _module(scheme).Store()
     return store
+
+
+def sdk(name: str, extra: str) -> Any:
+    """Import a module of a store's SDK.
+
+    Args:
+        name: the module.
+        extra: the extra of mlauth that installs it.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        missing = (error.name or name).partition(".")[0]
+        raise MissingDependency(
+            f"the library for {extra} is not installed here ({missing} is missing): put "
+            f"mlauth[{extra}] into the worker's image or environment"
+        ) from None
 
 
 @cache

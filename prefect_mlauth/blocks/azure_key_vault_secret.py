@@ -113,11 +113,15 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
         for field, value in (("vault", self.vault), ("name", self.name)):
             if "/" in value:  # it would say what the other one is
                 raise InvalidReference(f"{self._where()}: {field} has a '/' in it")
-        # Not `parse` at once: it would show what may be a value in the place of the name.
+        # Not `parse`, which would show what may be a value in the place of the name.
         grammar = stores.grammar(_SCHEME)
-        problem = grammar.problem(f"{self.vault}/{self.name}") if grammar else None
+        assert grammar is not None
+        problem = grammar.problem(f"{self.vault}/{self.name}")
         if problem:
-            raise InvalidReference(f"{self._where()}: vault and name: {problem}")
+            raise InvalidReference(f"{self._where()}: {problem}")
+        problem = grammar.query["version"](self.version) if self.version else None
+        if problem:
+            raise InvalidReference(f"{self._where()}: version {problem}")
 
     def _reference(self, version: str | None) -> SecretReference:
         query = {"version": version} if version else {}

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from mlauth import ZenMLCredentials, activate
-from mlauth.activation import RECORD
 from mlauth.demo.search import search
 from mlauth.demo.servers import ManagedProcess, PrefectServer, ProcessWorker, flow_run_logs
+from mlauth.record import RECORD
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,19 +15,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from mlauth.demo.servers import ZenMLServer
 from tests.accounts import Account
-from tests.browser import headless
 from tests.zenml_mlauth.conftest import make_stack
 from tests.zenml_mlauth.pipelines import two_steps
 
 SCREENSHOT = "TEST_SCREENSHOT"  # where to put the picture that docs/ has
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    with headless(tmp_path / "browser") as driver:
-        yield driver
 
 
 def skip_questions(url: str, user: str, password: str) -> None:

@@ -1,0 +1,410 @@
+"""As whom mlauth asks Azure: one identity, chosen from the environment alone.
+
+`DefaultAzureCredential` tries up to ten identities until one answers, so that who reads is only
+known afterwards. Here the variables decide, and `mlauth explain` shows the choice beforehand; the
+tokens come from azure-identity. The order is that of `DefaultAzureCredential`:
+https://learn.microsoft.com/python/api/overview/azure/identity-readme (read in azure-identity 1.27).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
+from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault
+from mlauth.retrying import Transient, retry_after
+from mlauth.stores import sdk
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
+
+TENANT, CLIENT, AUTHORITY = "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST"
+SECRET, CERTIFICATE = "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"
+PASSWORD, CHAIN = "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
+TOKEN_FILE, CHOICE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"
+
+IMDS_SECONDS = 5  # to answer, once it took the connection within 1 s
+CLI_SECONDS = 10  # for the Azure CLI, which takes 3 to 13 s for a token
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10, 30
+_FRESH_SECONDS = 300  # a token that ends sooner is not used; as the SDK does
+_REFUSED_SECONDS = 2  # for which others who need the same identity need not find out again
+_IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
+
+_EXTRA = "azurekv"
+
+
+@dataclass(frozen=True)
+class ServicePrincipal:
+    """An application's own secret or certificate."""
+
+    tenant: str
+    client: str
+    secret: SecretStr | None = None
+    certificate: str | None = None
+    password: SecretStr | None = None
+    chain: bool = False
+
+    def __str__(self) -> str:
+        proof = SECRET if self.secret else CERTIFICATE
+        return f"service principal {self.client} of tenant {self.tenant} ({proof})"
+
+    def limits(self) -> str:
+        """Return what may take time, for people."""
+        return "Microsoft Entra is asked for one token a process"
+
+    def credential(self, **options: Any) -> TokenCredential:
+        """Make azure-identity's credential; does no I/O but to read a certificate."""
+        identity = sdk("azure.identity", _EXTRA)
+        if self.secret:
+            found = identity.ClientSecretCredential(
+                self.tenant, self.client, self.secret.get_secret_value(), **options
+            )
+        else:
+            password = self.password.get_secret_value() if self.password else None
+            try:
+                found = identity.CertificateCredential(
+                    self.tenant,
+                    self.client,
+                    self.certificate,
+                    password=password,
+                    send_certificate_chain=self.chain,
+                    **options,
+                )
+            except (OSError, ValueError) as error:
+                raise IdentityUnavailable(
+                    f"the certificate {self.certificate} ({CERTIFICATE}) cannot be used "
+                    f"({type(error).__name__}): is the file there, readable, PEM or PKCS12 with "
+                    f"its private key, and {PASSWORD} right?"
+                ) from None
+        return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class WorkloadIdentity:
+    """A Kubernetes service account that Microsoft Entra trusts."""
+
+    tenant: str
+    client: str
+    token_file: str
+
+    def __str__(self) -> str:
+        return f"workload identity {self.client} of tenant {self.tenant} ({TOKEN_FILE})"
+
+    def limits(self) -> str:
+        """See `ServicePrincipal.limits`."""
+        return "Microsoft Entra is asked for one token a process; the file is read anew for it"
+
+    def credential(self, **options: Any) -> TokenCredential:
+        """See `ServicePrincipal.credential`."""
+        return sdk("azure.identity", _EXTRA).WorkloadIdentityCredential(  # type: ignore[no-any-return]
+            tenant_id=self.tenant,
+            client_id=self.client,
+            token_file_path=self.token_file,
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class ManagedIdentity:
+    """The identity of the place where this process runs, which an endpoint there hands out."""
+
+    client: str | None
+    where: str
+
+    def __str__(self) -> str:
+        return f"{_managed(self.client)} ({self.where})"
+
+    def limits(self) -> str:
+        """See `ServicePrincipal.limits`."""
+        return "the endpoint is asked for one token a process"
+
+    def credential(self, **options: Any) -> TokenCredential:
+        """See `ServicePrincipal.credential`."""
+        # The client id is given: a bare ManagedIdentityCredential does not read AZURE_CLIENT_ID.
+        return sdk("azure.identity", _EXTRA).ManagedIdentityCredential(  # type: ignore[no-any-return]
+            client_id=self.client, **options
+        )
+
+
+@dataclass(frozen=True)
+class ThisMachine:
+    """A virtual machine's managed identity and then, as on a laptop, `az login`."""
+
+    client: str | None
+    machine: bool = True
+    login: bool = True
+
+    def __str__(self) -> str:
+        managed = f"{_managed(self.client)} of this machine (IMDS)" if self.machine else ""
+        return ", else ".join(filter(None, (managed, "the `az login` of this user" * self.login)))
+
+    def limits(self) -> str:
+        """See `ServicePrincipal.limits`."""
+        imds = (
+            f"IMDS has 1 s to take a connection and {IMDS_SECONDS} s to answer"
+            if self.machine
+            else ""
+        )
+        login = f"az has {CLI_SECONDS} s for a token, one a process" if self.login else ""
+        return "; ".join(filter(None, (imds, login)))
+
+    def credential(self, **options: Any) -> TokenCredential:
+        """See `ServicePrincipal.credential`."""
+        identity = sdk("azure.identity", _EXTRA)
+        found = []
+        if self.machine:
+            found.append(identity.ManagedIdentityCredential(client_id=self.client, **options))
+        if self.login:
+            found.append(identity.AzureCliCredential(process_timeout=CLI_SECONDS))
+        # In a chain, even of one, azure-identity asks first if there is an IMDS at all: 1 s
+        # instead of the 24 s for which it would wait for one.
+        return identity.ChainedTokenCredential(*found)  # type: ignore[no-any-return]
+
+
+Identity = ServicePrincipal | WorkloadIdentity | ManagedIdentity | ThisMachine
+
+_ALL = frozenset({"principal", "workload", "managed", "login"})
+_CHOICES = {
+    "": _ALL,
+    "dev": frozenset({"login"}),
+    "prod": _ALL - {"login"},
+    "environmentcredential": frozenset({"principal"}),
+    "workloadidentitycredential": frozenset({"workload"}),
+    "managedidentitycredential": frozenset({"managed"}),
+    "azureclicredential": frozenset({"login"}),
+}
+
+
+def choose(environment: Mapping[str, str]) -> Identity:
+    """Choose the identity that the environment names; does no I/O and needs no SDK.
+
+    Args:
+        environment: without what was exported for the flow (`mlauth.record.own_environment`).
+
+    Raises:
+        IdentityUnavailable: a variable is missing beside another, or cannot be used.
+    """
+
+    def value(name: str) -> str | None:
+        return environment.get(name) or None  # an empty one, as charts leave them, is none
+
+    chosen = environment.get(CHOICE, "").strip()
+    allowed = _CHOICES.get(chosen.lower())
+    if allowed is None:
+        raise IdentityUnavailable(
+            f"{CHOICE} names an identity that mlauth does not use: it takes dev, prod, "
+            "EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential and "
+            "AzureCliCredential"
+        )
+
+    def needed(name: str, beside: str, hint: str = "") -> str:
+        found = value(name)
+        if found is None:
+            raise IdentityUnavailable(f"{beside} is set without {name}: set both or none{hint}")
+        return found
+
+    secret, certificate = value(SECRET), value(CERTIFICATE)
+    if "principal" in allowed and (secret or certificate):
+        beside, password = SECRET if secret else CERTIFICATE, value(PASSWORD)
+        return ServicePrincipal(
+            needed(TENANT, beside),
+            needed(CLIENT, beside),
+            SecretStr(secret) if secret else None,
+            None if secret else certificate,
+            SecretStr(password) if password and not secret else None,
+            environment.get(CHAIN, "").lower() in {"1", "true"},
+        )
+    if "workload" in allowed and (token_file := value(TOKEN_FILE)):
+        hint = (
+            "; on AKS the annotation azure.workload.identity/client-id of the Kubernetes service "
+            "account does"
+        )
+        return WorkloadIdentity(
+            needed(TENANT, TOKEN_FILE), needed(CLIENT, TOKEN_FILE, hint), token_file
+        )
+    if "managed" in allowed and (where := _endpoint(value)):
+        return ManagedIdentity(value(CLIENT), where)
+    if not allowed & {"managed", "login"}:
+        raise IdentityUnavailable(
+            f"{CHOICE}={chosen} is set, but the variables of that identity are not"
+        )
+    return ThisMachine(value(CLIENT), "managed" in allowed, "login" in allowed)
+
+
+def _endpoint(value: Callable[[str], str | None]) -> str | None:
+    """Return which endpoint hands out a managed identity, as azure-identity tells them apart."""
+    if value("IDENTITY_ENDPOINT"):
+        if value("IDENTITY_HEADER"):
+            fabric = value("IDENTITY_SERVER_THUMBPRINT")
+            return f"{'Service Fabric' if fabric else 'App Service'}, IDENTITY_ENDPOINT"
+        if value("IMDS_ENDPOINT"):
+            return "Azure Arc, IDENTITY_ENDPOINT"
+        raise IdentityUnavailable(
+            "IDENTITY_ENDPOINT is set without IDENTITY_HEADER (or, with Azure Arc, IMDS_ENDPOINT)"
+        )
+    if value("MSI_ENDPOINT"):
+        return f"{'Azure ML' if value('MSI_SECRET') else 'Cloud Shell'}, MSI_ENDPOINT"
+    return None
+
+
+def _managed(client: str | None) -> str:
+    return f"user-assigned managed identity {client}" if client else "managed identity"
+
+
+class Tokens:
+    """Tokens of an identity: kept in this process, one asked for at a time."""
+
+    def __init__(self, identity: Identity, authority: str) -> None:
+        self._identity = identity
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[object, ...], AccessToken] = {}
+        self._answer: tuple[int, str | None] | None = None
+        self._refused: tuple[float, IdentityUnavailable] | None = None
+        # The SDK's retries are off: ours are bounded by the deadline. An explicit authority, as
+        # the vault's own cloud may not be the one that AZURE_AUTHORITY_HOST names.
+        options: dict[str, Any] = {
+            "retry_total": 0,
+            "connection_timeout": _CONNECT_SECONDS,
+            "read_timeout": IMDS_SECONDS if isinstance(identity, ThisMachine) else _ANSWER_SECONDS,
+            "raw_response_hook": self._look,
+        }
+        if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
+            options["authority"] = authority
+        self._credential = identity.credential(**options)
+
+    def __str__(self) -> str:
+        return str(self._identity)
+
+    def get(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
+        """Return a token; see `azure.core.credentials.TokenCredential.get_token`.
+
+        Raises:
+            Transient: the identity's issuer is throttling or has a fault.
+            StoreError: there is no identity, or it is refused.
+        """
+        key = (scopes, options.get("tenant_id"))
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and not claims and kept.expires_on - time.time() > _FRESH_SECONDS:
+                return kept
+            if self._refused is not None and time.monotonic() < self._refused[0]:
+                raise self._refused[1]
+            self._answer = None
+            try:
+                with _quiet():
+                    token = self._credential.get_token(*scopes, claims=claims, **options)
+            except Exception as error:
+                explained = self._explain(error)
+                if isinstance(explained, IdentityUnavailable):
+                    self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
+                raise explained from None
+            self._kept[key] = token
+            return token
+
+    def _look(self, response: Any) -> None:
+        answer = response.http_response
+        self._answer = (answer.status_code, answer.headers.get("Retry-After"))
+
+    def _explain(self, error: Exception) -> Exception:
+        who, said = str(self._identity), str(error)
+        code = re.search(r"AADSTS\d+", said)
+        if code and code[0] in _REFUSALS:
+            return IdentityUnavailable(f"{who}: {_REFUSALS[code[0]]} ({code[0]})")
+        if self._answer is not None:
+            status, header = self._answer
+            if status in TRANSIENT or (status in _IMDS_TRANSIENT and "IMDS" in who):
+                does = "throttles us" if status == 429 else "has a fault"
+                line = f"what issues tokens to the {who} {does} (HTTP {status}): try again later"
+                return Transient(StoreUnavailable(line), retry_after(header))
+        if "Failed to invoke the Azure CLI" in said:
+            return StoreUnavailable(f"az gave no token within {CLI_SECONDS} s: try again")
+        if not isinstance(self._identity, ThisMachine):
+            fault = self._fault(error)
+            if fault is not None:
+                kind: type[StoreError] = StoreUnavailable if fault.unknown else StoreUnreachable
+                outcome = kind(f"{who}: {fault.line}")
+                return Transient(outcome) if fault.transient else outcome
+        if "for tenant" in said and "not configured" in said:
+            return IdentityUnavailable(
+                f"{who}: the vault is in another tenant; use an identity of the vault's tenant"
+            )
+        return IdentityUnavailable(f"{who}: {self._hint(said, code[0] if code else None)}")
+
+    def _fault(self, error: Exception) -> Fault | None:
+        """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
+        where = "the identity's endpoint"
+        fault = connection_fault(error, where, trust="name it in REQUESTS_CA_BUNDLE")
+        lost = ("ServiceRe", "IncompleteRead", "ConnectionError", "ChunkedEncodingError")
+        if fault is None and any(type(cause).__name__.startswith(lost) for cause in causes(error)):
+            return broken_off(error, where)
+        return fault
+
+    def _hint(self, said: str, code: str | None) -> str:
+        if isinstance(self._identity, ThisMachine):
+            login = (
+                "run `az login`, or "
+                if self._identity.login and "az login" in said.replace("'", "")
+                else ""
+            )
+            return (
+                "neither gives a token here: " if self._identity.machine else "gives no token: "
+            ) + f"{login}set the AZURE_* variables of an identity (mlauth explain shows the choice)"
+        if code:
+            return f"Microsoft Entra refuses it ({code})"
+        if isinstance(self._identity, ManagedIdentity):
+            status = f" (HTTP {self._answer[0]})" if self._answer else ""
+            return (
+                f"the endpoint does not give a token{status}: is an identity assigned here, and "
+                f"is {CLIENT} its client id?"
+            )
+        return "no token was given: are its variables, and its file, right?"
+
+
+@cache
+def tokens(identity: Identity, authority: str) -> Tokens:
+    """Return the tokens of an identity, the same object for the same identity.
+
+    Args:
+        identity: who.
+        authority: the host of Microsoft Entra in the vault's cloud.
+    """
+    return Tokens(identity, authority)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep azure-identity from warning in several lines of what our error says in one."""
+    logger = logging.getLogger("azure.identity")
+    level = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+_REFUSALS = {
+    "AADSTS7000215": f"the secret is not one of it: {SECRET} is the secret's value, not its id",
+    "AADSTS7000222": f"its secret has expired: make a new one, and set {SECRET}",
+    "AADSTS7000112": "the application is disabled",
+    "AADSTS700016": f"there is no such application in the tenant: is {CLIENT} right?",
+    "AADSTS90002": f"there is no such tenant in this cloud: is {TENANT} right?",
+    "AADSTS700027": "its certificate is not one of the application's, or has expired",
+    "AADSTS70021": "no federated credential matches issuer, subject and audience of the token",
+    "AADSTS700211": "no federated credential matches the token's issuer",
+    "AADSTS700212": "no federated credential matches the token's audience",
+    "AADSTS700213": "no federated credential matches the token's subject (service account)",
+    "AADSTS700024": "the token in the file has expired: is it still the projected one?",
+}

@@ -1,0 +1,93 @@
+"""Faults that may pass are tried again inside the deadline, as long as the service asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from mlauth.deadline import Deadline
+from mlauth.errors import MLAuthError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+
+
+class Transient(Exception):
+    """A fault that may be gone in a moment.
+
+    Attributes:
+        outcome: what is raised if it is not.
+        retry_after: seconds that the service asks to wait, or None.
+    """
+
+    def __init__(self, outcome: MLAuthError, retry_after: float | None = None) -> None:
+        super().__init__(str(outcome))
+        self.outcome = outcome
+        self.retry_after = retry_after
+
+
+def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = None) -> T:
+    """Call a function until it does not raise `Transient`, with backoff, jitter and `Retry-After`.
+
+    Args:
+        call: one attempt.
+        deadline: no attempt is waited for that would start after it.
+        attempts: the most attempts; None leaves that to the deadline.
+
+    Raises:
+        MLAuthError: the outcome of the last transient fault, or what else `call` raised.
+    """
+    try:
+        return call()
+    except Transient as fault:
+        faults = [fault]
+    # Imported for the first fault: 20 ms and more, which a service that answers costs nobody.
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        stop_before_delay,
+        wait_random_exponential,
+    )
+
+    def attempt() -> T:
+        if faults:  # the attempt that was made counts
+            raise faults.pop()
+        return call()
+
+    backoff = wait_random_exponential(multiplier=0.2, max=5)
+
+    def wait(state: RetryCallState) -> float:
+        fault = state.outcome.exception() if state.outcome else None
+        asked = fault.retry_after if isinstance(fault, Transient) else None
+        # Jitter on top: those who were told the same time would come back together.
+        return (asked or 0.0) + backoff(state)
+
+    in_time = stop_before_delay(deadline.remaining())
+    retrying = Retrying(
+        retry=retry_if_exception_type(Transient),
+        stop=in_time if attempts is None else in_time | stop_after_attempt(attempts),
+        wait=wait,
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except Transient as fault:
+        raise fault.outcome from None
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds of a `Retry-After` header (RFC 9110: seconds or a date), if it has any."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        when = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -1,0 +1,349 @@
+"""`azurekv://vault/secret`: Azure Key Vault, read by name and never listed.
+
+The protocol: https://learn.microsoft.com/rest/api/keyvault/secrets (azure-keyvault-secrets 4.12);
+its errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from mlauth import azure_identity
+from mlauth.azure_identity import AUTHORITY, Tokens, choose
+from mlauth.deadline import Deadline
+from mlauth.errors import (
+    SecretDenied,
+    SecretNotFound,
+    SecretUnusable,
+    StoreError,
+    StoreUnavailable,
+    StoreUnreachable,
+)
+from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
+from mlauth.record import own_environment
+from mlauth.references import SecretReference
+from mlauth.retrying import Transient, retry, retry_after
+from mlauth.stores import Access, Grammar, StoredSecret, sdk
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
+    from azure.core.exceptions import HttpResponseError
+    from azure.keyvault.secrets import KeyVaultSecret, SecretClient
+
+T = TypeVar("T")
+
+_MOST_BYTES = 25 * 1024  # https://learn.microsoft.com/azure/key-vault/secrets/about-secrets
+_CLOUDS = {  # of Microsoft Entra's host: what vaults are called there
+    "login.microsoftonline.com": ".vault.azure.net",
+    "login.chinacloudapi.cn": ".vault.azure.cn",
+    "login.partner.microsoftonline.cn": ".vault.azure.cn",
+    "login.microsoftonline.us": ".vault.usgovcloudapi.net",
+}
+_PUBLIC = "login.microsoftonline.com"
+
+
+def _problem(location: str) -> str | None:
+    vault, slash, name = location.partition("/")
+    if "." in vault:
+        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d{1,5})?", vault):
+            return "the vault is not a host name (with a port, if it has one)"
+        if name.startswith("secrets/"):
+            return "leave 'secrets/' away, and name a version as ?version="
+    elif not re.fullmatch(r"(?!.*--)[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]", vault):
+        return (
+            "a vault's name has 3 to 24 letters, digits and single hyphens, starts with a letter "
+            "and ends with a letter or digit"
+        )
+    if not slash or not re.fullmatch(r"[A-Za-z0-9-]{1,127}", name):
+        return "a secret's name has 1 to 127 letters, digits and hyphens (no '_', '.' or '/')"
+    return None
+
+
+def _version_problem(version: str) -> str | None:
+    return None if re.fullmatch(r"[0-9a-f]{32}", version) else "is not 32 digits of 0-9 and a-f"
+
+
+GRAMMAR = Grammar(
+    form="azurekv://acme-prod/zenml-api-key",
+    problem=_problem,
+    query={"version": _version_problem},
+)
+
+
+class Store:
+    """Reads and writes secrets of Key Vaults, each vault through one client."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._vaults: dict[str, _Vault] = {}
+
+    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
+        """See `SecretStore.read`."""
+        deadline, version = Deadline(max(timeout, 0.001)), reference.query.get("version")
+        with _about(reference, "read"):
+            vault, name = self._vault(reference)
+            secret = vault.call(
+                lambda client, options: client.get_secret(name, version, **options),
+                reference,
+                deadline,
+            )
+        value = secret.value
+        if not value:
+            raise SecretUnusable(f"{reference} cannot be used: its value is empty")
+        return StoredSecret(SecretStr(value), secret.properties.version, _outdated(secret))
+
+    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+        """Make a new version; see `WritableStore.write`."""
+        if reference.query or reference.key is not None:
+            raise SecretUnusable(f"{reference} cannot be written: name it without version and key")
+        text = value.get_secret_value()
+        if not text or len(text.encode(errors="replace")) > _MOST_BYTES:
+            raise SecretUnusable(
+                f"{reference} cannot be written: Key Vault takes 1 byte to 25 KB, not "
+                f"{len(text.encode(errors='replace')):,} bytes"
+            )
+        deadline = Deadline(max(timeout, 0.001))
+        with _about(reference, "written"):
+            vault, name = self._vault(reference)
+            secret = vault.call(
+                lambda client, options: client.set_secret(name, text, **options),
+                reference,
+                deadline,
+            )
+        return secret.properties.version
+
+    def describe(self, reference: SecretReference) -> Access:
+        """See `SecretStore.describe`; the notes say what may take time."""
+        environment = own_environment()
+        place = str(reference)
+        try:
+            place = "https://{}/secrets/{}".format(*_parts(reference, environment))
+            identity = choose(environment)
+        except StoreError as error:
+            return Access(place, f"nobody: {error}")
+        return Access(place, str(identity), (f"time limits: {identity.limits()}",))
+
+    def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
+        environment = own_environment()
+        host, name = _parts(reference, environment)
+        with self._lock:
+            if host not in self._vaults:
+                tokens = azure_identity.tokens(choose(environment), _authority(host, environment))
+                self._vaults[host] = _Vault(host, tokens)
+            return self._vaults[host], name
+
+
+class _Vault:
+    """One vault. The first call brings challenge and token, the others wait for these alone."""
+
+    def __init__(self, host: str, tokens: Tokens) -> None:
+        self._host = host
+        self._tokens = tokens
+        self._first = threading.Lock()
+        self._primed = threading.Event()
+        secrets = sdk("azure.keyvault.secrets", "azurekv")
+        # Neither the SDK's retries, which can take days, nor its redirects: ours are bounded.
+        self._client: SecretClient = secrets.SecretClient(
+            f"https://{host}", self, retry_total=0, permit_redirects=False
+        )
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Give the client a token: it asks once the vault's challenge has said for what."""
+        token = self._tokens.get(*scopes, **options)
+        self._primed.set()
+        return token
+
+    def call(
+        self,
+        function: Callable[[SecretClient, Mapping[str, Any]], T],
+        reference: SecretReference,
+        deadline: Deadline,
+    ) -> T:
+        def attempt() -> T:
+            seconds = max(0.05, deadline.remaining())
+            options = {"connection_timeout": seconds, "read_timeout": seconds}
+            try:
+                return function(self._client, options)
+            except (StoreError, Transient):
+                raise
+            except Exception as error:
+                # `from None`: azure-core keeps request and answer on its exceptions.
+                raise self._explain(error, reference, deadline) from None
+
+        first = self._first.acquire(blocking=False)
+        try:
+            if not first:
+                self._primed.wait(deadline.remaining())
+            return retry(attempt, deadline)
+        finally:
+            if first:
+                self._primed.set()
+
+    def _explain(
+        self, error: Exception, reference: SecretReference, deadline: Deadline
+    ) -> Exception:
+        exceptions = sdk("azure.core.exceptions", "azurekv")
+        if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
+            return self._answered(error, reference, deadline)
+        if isinstance(error, ValueError) and "challenge resource" in str(error):
+            return StoreUnreachable(
+                f"{self._host} asks for a token of another service "
+                "than its name says, which it does not get; use the vault's own name"
+            )
+        if isinstance(error, ValueError) or type(error) is exceptions.DecodeError:
+            return StoreUnreachable(
+                f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
+            )
+        fault = connection_fault(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
+        fault = fault or broken_off(error.__cause__ or error, self._host)
+        kind = StoreUnavailable if fault.unknown else StoreUnreachable
+        outcome = kind(fault.line)
+        return Transient(outcome) if fault.transient else outcome
+
+    def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
+        status: int = error.status_code
+        code, message = _said(error)
+        header = error.response.headers.get("Retry-After") if error.response is not None else None
+        if status in TRANSIENT or code == "ObjectIsBeingRecovered":
+            why = {429: "throttles us"}.get(status, "has a fault")
+            if code == "ObjectIsBeingRecovered":
+                why = "is still recovering the secret"
+            line = f"{self._host} {why} (HTTP {status}): try again later"
+            return Transient(StoreUnavailable(line), retry_after(header))
+        if status == 404:
+            return SecretNotFound(self._missing(reference, deadline))
+        if status == 409 and code == "ObjectIsDeletedButRecoverable":
+            return SecretUnusable(
+                "a deleted secret still has the name; recover it (az keyvault secret "
+                "recover) or purge it, and write again"
+            )
+        if status in (401, 403):
+            kind, why = _refusal(code, message, reference, str(self._tokens))
+            return kind(why)
+        if 300 <= status < 400:
+            return StoreUnreachable(
+                f"{self._host} redirects ({status}), and a token is sent to no other "
+                "place: is a proxy in the way?"
+            )
+        return SecretUnusable(
+            f"{self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
+            "Key Vault, and is nothing in the way?"
+        )
+
+    def _missing(self, reference: SecretReference, deadline: Deadline) -> str:
+        """Say if a secret that is not there was deleted: one more request, with the same right."""
+        name, versioned = reference.location.partition("/")[2], "version" in reference.query
+        seconds = max(0.05, min(2.0, deadline.remaining() / 2))
+        try:
+            deleted = self._client.get_deleted_secret(
+                name, connection_timeout=seconds, read_timeout=seconds
+            )
+        except Exception:
+            what = "no such version of it" if versioned else "no such secret"
+            return f"{self._host} has {what}; check the name, and that it is the right vault"
+        until = deleted.scheduled_purge_date
+        end = f" until {until:%Y-%m-%d}" if until else ""
+        return f"it was deleted, and can be recovered{end}: az keyvault secret recover"
+
+
+@contextmanager
+def _about(reference: SecretReference, done: str) -> Iterator[None]:
+    """Say in every error what could not be done, and to what."""
+    try:
+        yield
+    except StoreError as error:
+        raise type(error)(f"{reference} cannot be {done}: {error}") from None
+
+
+def _parts(reference: SecretReference, environment: Mapping[str, str]) -> tuple[str, str]:
+    vault, _, name = reference.location.partition("/")
+    if "." not in vault:
+        authority = _authority_host(environment) or _PUBLIC
+        suffix = _CLOUDS.get(authority)
+        if suffix is None:
+            raise StoreUnreachable(
+                f"{AUTHORITY} names no cloud whose vaults are known; "
+                "name the vault by its full host"
+            )
+        vault += suffix
+    return vault.lower(), name
+
+
+def _authority(host: str, environment: Mapping[str, str]) -> str:
+    """Return Microsoft Entra's host: of the vault's cloud, unless the environment says another."""
+    named = _authority_host(environment)
+    of_vault = [authority for authority, suffix in _CLOUDS.items() if host.endswith(suffix)]
+    if of_vault and named not in of_vault:
+        return of_vault[0]
+    return named or _PUBLIC
+
+
+def _authority_host(environment: Mapping[str, str]) -> str | None:
+    text = environment.get(AUTHORITY, "").strip()
+    return (urlsplit(text if "://" in text else f"https://{text}").netloc.lower()) or None
+
+
+def _outdated(secret: KeyVaultSecret) -> str | None:
+    """Say why Key Vault should not have handed a secret out, which it does all the same."""
+    now = datetime.now(timezone.utc)
+    starts, ends = secret.properties.not_before, secret.properties.expires_on
+    if ends is not None and ends <= now:
+        return f"it expired on {ends:%Y-%m-%d %H:%M} UTC"
+    if starts is not None and starts > now:
+        return f"it is not valid before {starts:%Y-%m-%d %H:%M} UTC"
+    return None
+
+
+def _said(error: HttpResponseError) -> tuple[str, str]:
+    """Return the innermost code, and the message, of an answer."""
+    try:
+        content = error.response.json()["error"]  # type: ignore[union-attr]
+        inner = content.get("innererror") or {}
+        return str(inner.get("code") or content.get("code") or ""), str(content.get("message", ""))
+    except Exception:
+        return "", ""
+
+
+def _refusal(
+    code: str, message: str, reference: SecretReference, who: str
+) -> tuple[type[StoreError], str]:
+    if code == "SecretDisabled" or "disabled secret" in message:
+        if "version" in reference.query:
+            return SecretUnusable, "this version is disabled; enable it or name another"
+        return SecretUnusable, (
+            "its latest version is disabled; enable it, or pin an older one that is enabled: "
+            f"{reference}?version=… (az keyvault secret list-versions shows them)"
+        )
+    if code == "ForbiddenByRbac":
+        return SecretDenied, (
+            f"{who} has no role for it: assign 'Key Vault Secrets User' (to write: 'Key Vault "
+            "Secrets Officer') on the vault or the secret; a new assignment takes minutes to work"
+        )
+    if code == "AccessDenied":
+        return SecretDenied, (
+            f"the vault's access policies give {who} no such right: add the secret permission "
+            "Get (to write: Set)"
+        )
+    if code == "ForbiddenByFirewall":
+        return SecretDenied, (
+            "the vault's firewall does not let this address in: add it, or this network, to the "
+            "vault's networking"
+        )
+    if code == "ForbiddenByConnection":
+        return SecretDenied, (
+            "the vault takes no connections from public networks: reach it over its private "
+            "endpoint (does its name lead there in this network's DNS?)"
+        )
+    if code == "ForbiddenByPolicy":
+        return SecretDenied, "a policy of the vault forbids it: ask who administers the vault"
+    return SecretDenied, (
+        f"the vault does not take {who}: is it of the vault's tenant? ({plain(code) or 'no code'})"
+    )

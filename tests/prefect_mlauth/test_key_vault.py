@@ -1,0 +1,80 @@
+"""The deployment with its key in Azure Key Vault, in both ways in which Prefect runs pull steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlauth.demo.search import search
+from tests.accounts import Account
+from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
+from tests.servers.azure import Azure
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_pipeline_runs_with_its_key_in_key_vault(
+    way: str, project: Project, account: Account, azure: Azure
+) -> None:
+    vault = azure.vault()
+    vault.put("zenml-api-key", account.key)
+    name = vault.name
+    step = zenml_login(
+        account, api_key=f"azurekv://{name}/zenml-api-key", service_account=account.name
+    )
+    key = account.key
+    account.file.unlink()
+    before, logins = len(azure.directory.requests), account.logins()
+    run = project.run(way, project.deploy("pipeline", step), **azure.environment())
+    assert run.result.state_type == "COMPLETED", run.text
+    assert run.facts["account"] == account.name
+    assert [asked.status for asked in vault.requests] == [401, 200]
+    assert len(azure.directory.requests) == before + 1
+    assert account.logins() == logins + 2  # the step's, and that of ZenML's own client
+    assert run.facts["env"]["ZENML_STORE_API_KEY"] == digest(key)
+    assert run.left_over() == []
+    assert project.places_of([key], run) == []
+    assert search([key], account.server.folder).found == []
+
+
+def test_a_flows_own_azure_identity_does_not_become_that_of_the_next_step(
+    way: str, project: Project, azure: Azure
+) -> None:
+    vault = azure.vault()
+    vault.put("client-secret", "canary-client-secret")
+    vault.put("token", "canary-token")
+    name = vault.name
+    of_the_flow = dict.fromkeys(
+        ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID"),
+        f"azurekv://{name}/client-secret",
+    )
+    deployment = project.deploy(
+        "show",
+        export_secrets(**of_the_flow),
+        export_secrets(HF_TOKEN=f"azurekv://{name}/token"),
+    )
+    before = len(azure.directory.requests)
+    run = project.run(way, deployment, **azure.environment())
+    assert run.result.state_type == "COMPLETED", run.text
+    assert run.facts["env"]["AZURE_CLIENT_SECRET"] == digest("canary-client-secret")
+    assert run.facts["env"]["HF_TOKEN"] == digest("canary-token")
+    assert {asked.path for asked in azure.directory.requests[before:]} == {"/msi/token"}
+    assert [asked.status for asked in vault.requests].count(200) == 2
+
+
+def test_what_key_vault_refuses_ends_the_run_with_one_line(
+    way: str, project: Project, account: Account, azure: Azure
+) -> None:
+    vault = azure.vault()
+    vault.put("zenml-api-key", account.key)
+    vault.deny("ForbiddenByRbac")
+    reference = f"azurekv://{vault.name}/zenml-api-key"
+    deployment = project.deploy("show", zenml_login(account, api_key=reference))
+    run = project.run(way, deployment, **azure.environment())
+    assert run.result.state_type in ("FAILED", "CRASHED")
+    assert run.facts == {}
+    line = (
+        f"{reference} cannot be read: managed identity (App Service, IDENTITY_ENDPOINT) has no "
+        "role for it: assign 'Key Vault Secrets User'"
+    )
+    assert line in run.text
+    assert account.key not in run.output + run.text

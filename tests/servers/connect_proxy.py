@@ -1,0 +1,117 @@
+"""A CONNECT proxy on loopback that leads host names of the internet to ports of this machine.
+
+With it a client believes to speak with `acme.vault.azure.net`: no hosts file, no patched resolver,
+and it works in every child process through `HTTPS_PROXY` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A CONNECT, and how it was answered."""
+
+    host: str
+    port: int
+    status: int
+
+
+class ConnectProxy:
+    """Connects to the port of the first pattern that fits the host; any other host gets 502.
+
+    Attributes:
+        url: for `HTTPS_PROXY`.
+        asked: every CONNECT, in order.
+    """
+
+    def __init__(self, ports: dict[str, int], exists: Callable[[str], bool]) -> None:
+        """Start.
+
+        Args:
+            ports: patterns such as `*.vault.azure.net`, and the ports of loopback they lead to.
+            exists: says of a host that fits a pattern whether its name resolves. If not, the answer
+                is a proxy's to a failed look-up: 503 with `X-Squid-Error: ERR_DNS_FAIL 0`. Behind a
+                proxy that is all that a client sees of a vault that does not exist.
+        """
+        self.asked: list[Asked] = []
+        proxy = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                method, target = self.rfile.readline(4096).decode().split()[:2]
+                while self.rfile.readline(4096).strip():
+                    pass
+                host, _, number = target.lower().rpartition(":")
+                port = next((p for name, p in ports.items() if fnmatchcase(host, name)), None)
+                if method != "CONNECT" or port is None:
+                    status, head = 502, "502 Bad Gateway"
+                elif not exists(host):
+                    status, head = 503, "503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0"
+                else:
+                    status, head = 200, "200 Connection established"
+                proxy.asked.append(Asked(host, int(number or 0), status))
+                if status != 200 or port is None:
+                    self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())
+                    return
+                with socket.create_connection(("127.0.0.1", port)) as far:
+                    far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    self.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
+                    _pump(self.connection, far)
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that goes away in the middle: some tests are about that."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+def _pump(near: socket.socket, far: socket.socket) -> None:
+    """Carry bytes both ways until one side closes."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(near, selectors.EVENT_READ, far)
+        selector.register(far, selectors.EVENT_READ, near)
+        while True:
+            for key, _ in selector.select():
+                assert isinstance(key.fileobj, socket.socket)
+                data = key.fileobj.recv(65536)
+                if not data:
+                    return
+                key.data.sendall(data)
+
+
+@contextlib.contextmanager
+def connect_proxy(ports: dict[str, int], exists: Callable[[str], bool]) -> Iterator[ConnectProxy]:
+    started = ConnectProxy(ports, exists)
+    try:
+        yield started
+    finally:
+        started.close()

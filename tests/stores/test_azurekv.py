@@ -1,0 +1,646 @@
+"""Azure Key Vault, through its own SDK over TLS, against a server that is as strict."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+import mlauth
+from mlauth import SecretReference, azure_identity, stores
+from mlauth.checks import Status
+from mlauth.deadline import Deadline
+from mlauth.errors import (
+    IdentityUnavailable,
+    InvalidReference,
+    ResolutionError,
+    SecretDenied,
+    SecretNotFound,
+    SecretUnusable,
+    StoreError,
+    StoreUnavailable,
+    StoreUnreachable,
+)
+from mlauth.profiles import Profile
+from mlauth.resolving import read_all
+from mlauth.stores import StoredSecret
+from tests.servers.azure import Azure
+from tests.servers.faults import answer, faulty, reset, silent
+from tests.servers.identity import CLOUDS
+from tests.servers.key_vault import Vault
+from tests.servers.web import Answer
+from tests.stores.contract import CANARY, StoreContract
+
+DAY = 24 * 3600
+NOW = int(time.time())
+
+
+def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def _no_tokens_of_other_tests() -> None:
+    azure_identity.tokens.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _identity(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, azure.environment())
+
+
+@pytest.fixture
+def vault(azure: Azure) -> Vault:
+    """A vault of the test's own."""
+    return azure.vault()
+
+
+def reference(vault: Vault, name: str = "key", **query: str) -> SecretReference:
+    options = "&".join(f"{key}={value}" for key, value in query.items())
+    return SecretReference.parse(
+        f"azurekv://{vault.host.partition('.')[0]}/{name}" + (f"?{options}" if options else "")
+    )
+
+
+def read(where: SecretReference, *, timeout: float = 20) -> StoredSecret:
+    return read_all([where], Deadline(timeout))[where]
+
+
+def refused(where: SecretReference, kind: type[StoreError], *, timeout: float = 20) -> str:
+    with pytest.raises(kind) as caught:
+        read(where, timeout=timeout)
+    said = str(caught.value)
+    assert said.startswith(str(where))
+    assert "\n" not in said
+    assert CANARY not in said
+    assert type(caught.value) is kind
+    return said
+
+
+class TestAzureKeyVault(StoreContract):
+    scheme = "azurekv"
+
+    @pytest.fixture(autouse=True)
+    def _vault(self, vault: Vault) -> None:
+        self.vault = vault
+
+    def put(self, value: str) -> str:
+        self.vault.put("secret", value)
+        return str(reference(self.vault, "secret"))
+
+    def missing(self) -> str:
+        return str(reference(self.vault, "missing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("azurekv://acme-prod/zenml_api_key", "no '_'"),
+        ("azurekv://acme-prod", "a secret's name has 1 to 127"),
+        ("azurekv://acme-prod/a/b", "a secret's name has 1 to 127"),
+        (f"azurekv://acme-prod/{'a' * 128}", "a secret's name has 1 to 127"),
+        ("azurekv://ac/key", "3 to 24"),
+        ("azurekv://acme--prod/key", "single hyphens"),
+        ("azurekv://1acme/key", "starts with a letter"),
+        ("azurekv://acme-/key", "ends with a letter or digit"),
+        ("azurekv://acme.vault.azure.net/secrets/key", "leave 'secrets/' away"),
+        ("azurekv://me@acme.vault.azure.net/key", "not a host name"),
+        ("azurekv://acme.vault.azure.net:port/key", "not a host name"),
+        ("azurekv://acme-prod/key?version=3", "32 digits"),
+        ("azurekv://acme-prod/key?region=eu", "unknown option 'region' (known: version)"),
+    ],
+)
+def test_a_name_is_refused_with_key_vaults_own_rule(text: str, said: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        SecretReference.parse(text)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "azurekv://acme-prod/zenml-api-key",
+        "azurekv://acme.vault.azure.cn/key",
+        "azurekv://acme.vault.localhost:8443/Key1#field",
+        f"azurekv://acme-prod/key?version={'0a' * 16}",
+    ],
+)
+def test_a_reference_is_parsed_without_the_sdk(text: str) -> None:
+    code = (
+        "import sys; from mlauth import SecretReference\n"
+        f"assert str(SecretReference.parse({text!r})) == {text!r}\n"
+        "assert not [name for name in sys.modules if name.startswith(('azure', 'msal'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_three_secrets_cost_one_token_one_challenge_and_a_get_each(
+    azure: Azure, vault: Vault
+) -> None:
+    for name in ("one", "two", "three"):
+        vault.put(name, f"{CANARY}-{name}")
+    before = len(azure.directory.requests)
+    values = mlauth.resolve({name: reference(vault, name) for name in ("one", "two", "three")})
+    assert {name: value.get_secret_value() for name, value in values.items()} == {
+        name: f"{CANARY}-{name}" for name in ("one", "two", "three")
+    }
+    assert len(azure.directory.requests) == before + 1
+    assert sorted(request.status for request in vault.requests) == [200, 200, 200, 401]
+    assert all(request.method == "GET" for request in vault.requests)
+    assert not any(request.path.rstrip("/").endswith("/secrets") for request in vault.requests)
+    vault.requests.clear()
+    mlauth.resolve(reference(vault, "one"))  # another read of this process
+    assert [request.status for request in vault.requests] == [200]
+    assert len(azure.directory.requests) == before + 1
+
+
+def test_two_vaults_share_the_token(azure: Azure) -> None:
+    vaults = [azure.vault() for _ in range(2)]
+    for vault in vaults:
+        vault.put("key", CANARY)
+    before = len(azure.directory.requests)
+    mlauth.resolve({vault.host: reference(vault) for vault in vaults})
+    assert len(azure.directory.requests) == before + 1
+    assert [len(vault.requests) for vault in vaults] == [2, 2]
+
+
+def test_a_version_is_said_and_can_be_pinned(vault: Vault) -> None:
+    first, second = vault.put("key", f"{CANARY}-1"), vault.put("key", f"{CANARY}-2")
+    assert read(reference(vault)).version == second
+    pinned = read(reference(vault, version=first))
+    assert (pinned.value.get_secret_value(), pinned.version) == (f"{CANARY}-1", first)
+
+
+def test_what_is_missing_deleted_or_a_version_that_never_was_is_told_apart(vault: Vault) -> None:
+    vault.put("key", CANARY)
+    assert "no such secret" in refused(reference(vault, "other"), SecretNotFound)
+    assert "no such version" in refused(reference(vault, version="0" * 32), SecretNotFound)
+    vault.delete("key")
+    said = refused(reference(vault), SecretNotFound)
+    assert "it was deleted, and can be recovered until 20" in said
+
+
+def test_disabled_secrets_are_said_with_how_to_pin(vault: Vault) -> None:
+    first = vault.put("key", CANARY)
+    second = vault.put("key", CANARY, enabled=False)
+    said = refused(reference(vault), SecretUnusable)
+    assert "its latest version is disabled" in said
+    assert f"{reference(vault)}?version=" in said
+    assert read(reference(vault, version=first)).version == first
+    assert "this version is disabled" in refused(reference(vault, version=second), SecretUnusable)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("ForbiddenByRbac", "assign 'Key Vault Secrets User'"),
+        ("AccessDenied", "add the secret permission Get"),
+        ("ForbiddenByFirewall", "the vault's firewall does not let this address in"),
+        ("ForbiddenByConnection", "over its private endpoint"),
+        ("ForbiddenByPolicy", "a policy of the vault forbids it"),
+    ],
+)
+def test_every_kind_of_403_says_what_to_do(vault: Vault, kind: str, said: str) -> None:
+    vault.put("key", CANARY)
+    vault.deny(kind)
+    assert said in refused(reference(vault), SecretDenied)
+
+
+@pytest.mark.parametrize(
+    ("validity", "said"),
+    [({"exp": NOW - DAY}, "it expired on 20"), ({"nbf": NOW + DAY}, "it is not valid before 20")],
+)
+def test_what_key_vault_hands_out_though_outdated_is_refused_unless_the_profile_warns(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch, validity: dict[str, int], said: str
+) -> None:
+    vault.put("key", CANARY, **validity)
+    assert said in refused(reference(vault), SecretUnusable)
+    profile = {"env": {"FLOW_TOKEN": str(reference(vault))}}
+    report = mlauth.check(Profile.model_validate(profile))
+    assert report.status is Status.FAILED
+    assert 'expired = "warn"' in report.summary()
+    lenient = Profile.model_validate({**profile, "expired": "warn"})
+    with mlauth.activate(lenient) as activation:
+        assert "FLOW_TOKEN" in activation.variables
+        (warning,) = activation.warnings
+    assert warning.startswith(f"{reference(vault)} is used though {said}")
+
+
+def test_what_will_expire_is_read(vault: Vault) -> None:
+    vault.put("key", CANARY, nbf=NOW - DAY, exp=NOW + DAY)
+    assert read(reference(vault)).outdated is None
+
+
+def test_a_throttled_vault_is_asked_again_when_it_says(vault: Vault) -> None:
+    vault.put("key", CANARY)
+    vault.throttle(2, retry_after=1)
+    start = time.monotonic()
+    assert read(reference(vault)).value.get_secret_value() == CANARY
+    assert time.monotonic() - start >= 2
+    assert [request.status for request in vault.requests] == [429, 429, 401, 200]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_vault_that_goes_on_failing_is_unknown_inside_the_deadline(
+    vault: Vault, status: int
+) -> None:
+    vault.put("key", CANARY)
+    if status == 429:
+        vault.throttle(1000, retry_after=3600)
+    else:
+        vault.fail(status, 1000)
+    start = time.monotonic()
+    said = refused(reference(vault), StoreUnavailable, timeout=2)
+    assert f"HTTP {status}" in said
+    assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(200, b"<html>log in</html>"), "not as a Key Vault does"),
+        (Answer(302, None, {"Location": "https://login.example.com/"}), "redirects (302)"),
+        (Answer(418, b"tea"), "answers HTTP 418 (no code)"),
+    ],
+)
+def test_what_is_no_key_vault_is_said(vault: Vault, answer: Answer, said: str) -> None:
+    vault.put("key", CANARY)
+    vault.faults.say(answer, 100)
+    start = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        read(reference(vault))
+    assert said in str(caught.value)
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert time.monotonic() - start < 5
+
+
+def test_a_vault_that_does_not_exist_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = SecretReference.parse("azurekv://no-such-vault.invalid/key")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, ".invalid")
+    said = refused(where, StoreUnreachable, timeout=10)
+    assert "there is no host no-such-vault.invalid" in said
+
+
+def test_a_vault_that_never_answers_ends_with_the_deadline() -> None:
+    with faulty(silent) as server:
+        where = SecretReference.parse(f"azurekv://127.0.0.1:{server.port}/key")
+        assert "no answer within 1 s" in refused(where, StoreUnavailable, timeout=1)
+
+
+def test_a_ca_that_is_not_trusted_is_said(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault.put("key", CANARY)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert "name the CA in REQUESTS_CA_BUNDLE" in refused(reference(vault), StoreUnreachable)
+
+
+def test_a_host_that_asks_for_a_token_of_another_service_gets_none(
+    azure: Azure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    login = "https://login.microsoftonline.com/common"
+    challenge = f'Bearer authorization="{login}", resource="https://vault.azure.net"'
+    before = len(azure.directory.requests)
+    with faulty(answer(401, WWW_Authenticate=challenge), tls=tls) as server:
+        where = SecretReference.parse(f"azurekv://127.0.0.1:{server.port}/key")
+        assert "asks for a token of another service" in refused(where, StoreUnreachable)
+    assert len(azure.directory.requests) == before
+
+
+class TestIdentity:
+    """What the environment says decides, and `explain` shows it."""
+
+    @pytest.fixture
+    def key(self, vault: Vault) -> SecretReference:
+        vault.put("key", CANARY)
+        return reference(vault)
+
+    @pytest.fixture
+    def own(self, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        def replace(environment: Mapping[str, str]) -> None:
+            for name in azure.environment():
+                monkeypatch.delenv(name, raising=False)
+            use(monkeypatch, environment)
+
+        return replace
+
+    def identity(self, key: SecretReference) -> str:
+        return stores.new_store("azurekv").describe(key).identity
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            ("environment", "managed identity (App Service, IDENTITY_ENDPOINT)"),
+            ("azure_ml", "managed identity (Azure ML, MSI_ENDPOINT)"),
+            ("imds", "managed identity of this machine (IMDS), else the `az login` of this user"),
+            ("service_principal", "service principal {0.client_id} of tenant "),
+            ("workload_identity", "workload identity {0.client_id} of tenant "),
+        ],
+    )
+    def test_each_identity_reads_and_is_the_one_that_was_said(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        tmp_path: Path,
+        kind: str,
+        said: str,
+    ) -> None:
+        identity, make = azure.identity("get"), getattr(azure, kind)
+        own(make(tmp_path, identity) if kind == "workload_identity" else make(identity))
+        assert self.identity(key).startswith(said.format(identity))
+        assert read(key).value.get_secret_value() == CANARY
+        path = {"environment": "/msi/", "azure_ml": "/MSI/", "imds": "/metadata/"}.get(kind)
+        (request,) = identity.requests
+        assert (path or "/oauth2/v2.0/token") in request.path
+
+    @pytest.mark.parametrize("kind", ["environment", "azure_ml", "imds"])
+    def test_the_client_id_names_the_user_assigned_identity(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None], kind: str
+    ) -> None:
+        first, second = azure.identity("get"), azure.identity("get")
+        environment = getattr(azure, kind)(azure.reader, assigned=[first, second])
+        own({**environment, "AZURE_CLIENT_ID": second.client_id})
+        assert f"user-assigned managed identity {second.client_id}" in self.identity(key)
+        read(key)
+        assert [len(identity.requests) for identity in (first, second)] == [0, 1]
+        own({**environment, "AZURE_CLIENT_ID": str(uuid.uuid4())})
+        assert "user-assigned managed identity" in refused(key, IdentityUnavailable)
+
+    @pytest.mark.parametrize(
+        ("environment", "said"),
+        [
+            ({"AZURE_CLIENT_SECRET": CANARY}, "AZURE_CLIENT_SECRET is set without AZURE_TENANT_ID"),
+            (
+                {"AZURE_FEDERATED_TOKEN_FILE": "/t", "AZURE_TENANT_ID": "t"},
+                "azure.workload.identity/client-id",
+            ),
+            ({"IDENTITY_ENDPOINT": "http://127.0.0.1"}, "without IDENTITY_HEADER"),
+            ({"AZURE_TOKEN_CREDENTIALS": "VisualStudioCodeCredential"}, "mlauth does not use"),
+            ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}, "are not"),
+        ],
+    )
+    def test_half_an_identity_is_an_error_and_not_another_identity(
+        self,
+        key: SecretReference,
+        own: Callable[..., None],
+        environment: dict[str, str],
+        said: str,
+    ) -> None:
+        own(environment)
+        assert said in refused(key, IdentityUnavailable)
+        assert self.identity(key).startswith("nobody: ")
+
+    def test_an_empty_secret_is_as_good_as_none(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None]
+    ) -> None:
+        own({**azure.environment(), "AZURE_CLIENT_SECRET": "", "AZURE_CLIENT_ID": ""})
+        read(key)
+
+    def test_wrong_secrets_and_unknown_applications_are_told_apart(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None]
+    ) -> None:
+        own({**azure.service_principal(), "AZURE_CLIENT_SECRET": CANARY})
+        said = refused(key, IdentityUnavailable)
+        assert "AZURE_CLIENT_SECRET is the secret's value, not its id (AADSTS7000215)" in said
+        own({**azure.service_principal(), "AZURE_CLIENT_ID": str(uuid.uuid4())})
+        assert "there is no such application" in refused(key, IdentityUnavailable)
+
+    def test_a_certificate_that_cannot_be_used_is_said(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None], tmp_path: Path
+    ) -> None:
+        environment = azure.service_principal()
+        del environment["AZURE_CLIENT_SECRET"]
+        (tmp_path / "pem").write_text(CANARY)
+        for path in (tmp_path / "pem", tmp_path / "missing"):
+            own({**environment, "AZURE_CLIENT_CERTIFICATE_PATH": str(path)})
+            assert f"the certificate {path}" in refused(key, IdentityUnavailable)
+
+    def test_the_login_of_a_laptop_is_used_when_there_is_no_machine_identity(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        own(no_identity(azure))
+        az = tmp_path / "az"
+        answer = json.dumps({"accessToken": token(azure), "expires_on": int(time.time()) + 3600})
+        az.write_text(f"#!/bin/sh\necho \"$@\" >> {tmp_path}/asked\necho '{answer}'\n")
+        az.chmod(az.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        others = {name: reference_like(key, name) for name in ("other", "third")}
+        with pytest.raises(ResolutionError):
+            read_all([key, *others.values()], Deadline(20))
+        assert read(key).value.get_secret_value() == CANARY
+        (line,) = (tmp_path / "asked").read_text().splitlines()  # one call a process
+        assert line.startswith("account get-access-token")
+
+    @pytest.mark.parametrize("az", ["is not installed", "is not logged in", "hangs"])
+    def test_without_any_identity_nothing_hangs(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        az: str,
+    ) -> None:
+        own(no_identity(azure))
+        script = {
+            "is not logged in": "echo 'Please run az login to setup account.' >&2; exit 1",
+            "hangs": "exec sleep 60",
+        }
+        if az in script:
+            (tmp_path / "az").write_text(f"#!/bin/sh\n{script[az]}\n")
+            (tmp_path / "az").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path) + ":/bin:/usr/bin")
+        monkeypatch.setattr(azure_identity, "CLI_SECONDS", 1)
+        start = time.monotonic()
+        if az == "hangs":
+            assert "az gave no token within" in refused(key, StoreUnavailable)
+        else:
+            said = refused(key, IdentityUnavailable)
+            assert "neither gives a token here" in said
+            assert ("`az login`, or" in said) == (az == "is not logged in")
+        assert time.monotonic() - start < 8
+
+    def test_a_throttled_identity_endpoint_is_asked_again(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None]
+    ) -> None:
+        identity = azure.identity("get")
+        own(azure.environment(identity))
+        identity.faults.throttle(1, retry_after=1)
+        assert read(key).value.get_secret_value() == CANARY
+        azure_identity.tokens.cache_clear()
+        identity.faults.throttle(1000, retry_after=1)
+        said = refused(key, StoreUnavailable, timeout=2)
+        assert "throttles us (HTTP 429)" in said
+
+    def test_an_identity_endpoint_that_is_down_or_silent_is_said(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None]
+    ) -> None:
+        with faulty(silent) as server:
+            own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
+            assert "no answer within 1 s" in refused(key, StoreUnavailable, timeout=1)
+        azure_identity.tokens.cache_clear()
+        with faulty(reset) as server:
+            own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
+            assert "broke off" in refused(key, StoreUnavailable, timeout=1)
+        azure_identity.tokens.cache_clear()
+        own({**azure.environment(), "IDENTITY_ENDPOINT": "http://127.0.0.1:1/token"})
+        assert "refuses connections" in refused(key, StoreUnreachable, timeout=1)
+
+    def test_what_a_flow_was_given_is_never_the_identity_that_reads(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As a step that exports a service principal, and a step or block that reads after it."""
+        monkeypatch.setenv("CANARY_SOURCE", CANARY)
+        theirs = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
+        env = dict.fromkeys(theirs, "env://CANARY_SOURCE")
+        with mlauth.activate(Profile.model_validate({"env": env})):
+            assert self.identity(key) == "managed identity (App Service, IDENTITY_ENDPOINT)"
+            azure_identity.tokens.cache_clear()
+            assert read(key).value.get_secret_value() == CANARY
+        assert azure.directory.requests[-1].path == "/msi/token"
+
+    def test_an_own_service_principal_stays_ours_under_a_flows(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        own(azure.service_principal())
+        monkeypatch.setenv("CANARY_SOURCE", CANARY)
+        env = {"AZURE_CLIENT_SECRET": "env://CANARY_SOURCE"}
+        with mlauth.activate(Profile.model_validate({"env": env})):
+            assert read(key).value.get_secret_value() == CANARY
+
+
+def token(azure: Azure) -> str:
+    """Return what `az account get-access-token` prints."""
+    return azure.directory.token(azure.reader, CLOUDS["public"], "https://vault.azure.net")
+
+
+def no_identity(azure: Azure) -> dict[str, str]:
+    """Return an environment in which nobody answers where a machine's identity would."""
+    return {**azure.network(), "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"}
+
+
+def reference_like(key: SecretReference, name: str) -> SecretReference:
+    return SecretReference.parse(f"azurekv://{key.location.partition('/')[0]}/{name}")
+
+
+@pytest.mark.parametrize("cloud", ["china", "usgov"])
+@pytest.mark.parametrize("by", ["host", "name"])
+def test_vaults_of_other_clouds_are_read_with_identities_of_those(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch, cloud: str, by: str
+) -> None:
+    """By its full host with no variable; by its name where AZURE_AUTHORITY_HOST says the cloud."""
+    vault = azure.vault(cloud=cloud)
+    vault.put("key", CANARY)
+    for name in azure.environment():
+        monkeypatch.delenv(name)
+    use(monkeypatch, azure.service_principal(cloud=cloud))
+    where = reference(vault)
+    if by == "host":
+        monkeypatch.delenv("AZURE_AUTHORITY_HOST")
+        where = SecretReference.parse(f"azurekv://{vault.host}/key")
+    assert read(where).value.get_secret_value() == CANARY
+
+
+class TestWriting:
+    @pytest.fixture(autouse=True)
+    def _writer(self, azure: Azure, _identity: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        use(monkeypatch, azure.environment(azure.writer))
+
+    def write(self, where: SecretReference, value: str, *, timeout: float = 20) -> str | None:
+        store = stores.new_store("azurekv")
+        assert hasattr(store, "write")
+        return store.write(where, SecretStr(value), timeout=timeout)  # type: ignore[no-any-return]
+
+    def test_a_new_version_is_what_is_read_next(self, vault: Vault) -> None:
+        first = self.write(reference(vault), f"{CANARY}-1")
+        second = self.write(reference(vault), f"{CANARY}-2")
+        assert first != second
+        secret = read(reference(vault))
+        assert (secret.value.get_secret_value(), secret.version) == (f"{CANARY}-2", second)
+
+    @pytest.mark.parametrize("value", ["", "a" * 25_601, "é" * 12_801])
+    def test_what_key_vault_does_not_take_is_refused_before_it_is_sent(
+        self, vault: Vault, value: str
+    ) -> None:
+        with pytest.raises(SecretUnusable, match="1 byte to 25 KB"):
+            self.write(reference(vault), value)
+        assert vault.requests == []
+
+    def test_the_largest_value_goes_there_and_back(self, vault: Vault) -> None:
+        self.write(reference(vault), "a" * 25_600)
+        assert len(read(reference(vault)).value.get_secret_value()) == 25_600
+
+    def test_a_name_that_a_deleted_secret_holds_is_said(self, vault: Vault) -> None:
+        vault.put("key", CANARY)
+        vault.delete("key")
+        with pytest.raises(SecretUnusable, match="a deleted secret still has the name; recover it"):
+            self.write(reference(vault), CANARY)
+
+    def test_a_name_that_is_being_recovered_is_tried_again(self, vault: Vault) -> None:
+        vault.put("key", CANARY)
+        vault.delete("key")
+        vault.recover("key", conflicts=2)
+        assert self.write(reference(vault), f"{CANARY}-new")
+
+    def test_reading_alone_does_not_allow_to_write(
+        self, azure: Azure, vault: Vault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(monkeypatch, azure.environment(azure.reader))
+        with pytest.raises(SecretDenied, match="Key Vault Secrets Officer") as caught:
+            self.write(reference(vault), CANARY)
+        assert CANARY not in str(caught.value)
+
+    def test_a_version_cannot_be_written(self, vault: Vault) -> None:
+        with pytest.raises(SecretUnusable, match="without version"):
+            self.write(reference(vault, version="0" * 32), CANARY)
+
+
+def test_a_missing_library_is_one_line_that_names_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['azure.identity'] = None\n"
+        "import mlauth\n"
+        "try: mlauth.resolve('azurekv://acme-prod/key')\n"
+        "except mlauth.MLAuthError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("MissingDependency azurekv://acme-prod/key cannot be read: ")
+    assert "mlauth[azurekv]" in done.stdout
+
+
+def test_explain_shows_place_identity_and_time_limits(vault: Vault) -> None:
+    vault.put("key", CANARY)
+    command = [sys.executable, "-m", "mlauth.cli", "explain", str(reference(vault))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"points to  https://{vault.host}/secrets/key" in done.stdout
+    assert "read as    managed identity (App Service, IDENTITY_ENDPOINT)" in done.stdout
+    assert "note       time limits: the endpoint is asked for one token a process" in done.stdout
+    assert "readable   yes (version " in done.stdout
+    assert CANARY not in done.stdout + done.stderr
