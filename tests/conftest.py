@@ -114,7 +114,15 @@ def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+def browser_arguments() -> list[str]:
+    """More arguments for the browser; a test that needs some has its own fixture of this name."""
+    return []
+
+
+@pytest.fixture
+def browser(
+    tmp_path_factory: pytest.TempPathFactory, browser_arguments: list[str]
+) -> Iterator[webdriver.Chrome]:
     """Debian's Chromium, headless: `make test-browser`."""
     from selenium import webdriver
 
@@ -137,6 +145,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         "disable-sync",
         "window-size=1400,1000",
         f"user-data-dir={folder / 'profile'}",
+        *browser_arguments,
     ):
         options.add_argument(f"--{argument}")
     service = webdriver.ChromeService(

@@ -8,6 +8,7 @@ from typing import cast
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.blocks.abstract import SecretBlock
 from pydantic import Field, SecretStr
+from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import redaction, resolve, stores
 from mlauth.errors import InvalidReference, SecretUnusable
@@ -46,7 +47,7 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
             "by everybody who can see this block, so a value would have to be rotated."
         ),
     )
-    version: str | None = Field(
+    version: str | SkipJsonSchema[None] = Field(
         default=None,
         title="Version",
         description="The version to read; by default the latest. Writing makes a new one.",
@@ -112,11 +113,15 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
         for field, value in (("vault", self.vault), ("name", self.name)):
             if "/" in value:  # it would say what the other one is
                 raise InvalidReference(f"{self._where()}: {field} has a '/' in it")
-        # Not `parse` at once: it would show what may be a value in the place of the name.
+        # Not `parse`, which would show what may be a value in the place of the name.
         grammar = stores.grammar(_SCHEME)
-        problem = grammar.problem(f"{self.vault}/{self.name}") if grammar else None
+        assert grammar is not None
+        problem = grammar.problem(f"{self.vault}/{self.name}")
         if problem:
-            raise InvalidReference(f"{self._where()}: vault and name: {problem}")
+            raise InvalidReference(f"{self._where()}: {problem}")
+        problem = grammar.query["version"](self.version) if self.version else None
+        if problem:
+            raise InvalidReference(f"{self._where()}: version {problem}")
 
     def _reference(self, version: str | None) -> SecretReference:
         query = {"version": version} if version else {}

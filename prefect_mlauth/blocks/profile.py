@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from mlauth.activation import prepare
 from mlauth.checking import DEFAULT_FILE, Subject
@@ -34,7 +35,7 @@ class MLAuthProfile(ReferencesOnly):
 
     _block_type_name = "mlauth Profile"
 
-    profile: str | None = Field(
+    profile: str | SkipJsonSchema[None] = Field(
         default=None,
         title="Profile",
         description="The name of a profile in the file. Leave it empty where the content is here.",
@@ -44,7 +45,7 @@ class MLAuthProfile(ReferencesOnly):
         title="File",
         description="The file with the profiles, where the flow runs.",
     )
-    content: dict[str, Any] | None = Field(
+    content: dict[str, Any] | SkipJsonSchema[None] = Field(
         default=None,
         title="Content",
         description=(

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import credentials
 from mlauth.activation import prepare
@@ -48,15 +49,15 @@ class ZenMLCredentials(ReferencesOnly):
             "read by everybody who can see this block, so a key would have to be rotated."
         ),
     )
-    service_account: str | None = Field(
+    service_account: str | SkipJsonSchema[None] = Field(
         default=None,
         title="Service account",
         description="The name of the service account that the key must belong to.",
     )
-    stack: str | None = Field(
+    stack: str | SkipJsonSchema[None] = Field(
         default=None, title="Stack", description="The name of the stack to run on."
     )
-    project: str | None = Field(
+    project: str | SkipJsonSchema[None] = Field(
         default=None, title="Project", description="The name of the project to run in."
     )
     credential: Literal["api_key", "api_token"] = Field(
@@ -73,7 +74,7 @@ class ZenMLCredentials(ReferencesOnly):
         title="Time limit",
         description="Seconds for reading the key and logging in together.",
     )
-    ca_bundle: str | None = Field(
+    ca_bundle: str | SkipJsonSchema[None] = Field(
         default=None,
         title="CA bundle",
         description="A file with the CA certificates that the server's certificate is from.",

@@ -12,7 +12,8 @@ import pytest
 from prefect.blocks.core import Block
 
 from mlauth.demo.servers import PrefectServer, ZenMLServer
-from prefect_mlauth import MLAuthProfile, ZenMLCredentials
+from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+from tests.servers.azure import Azure
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/blocks.md").read_text(encoding="utf-8")
@@ -26,6 +27,7 @@ def run(
     zenml_server: ZenMLServer,
     prefect_server: PrefectServer,
     registered_blocks: str,
+    azure: Azure,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     """Runs code as the page's reader does, who has the account and a mounted key."""
@@ -34,12 +36,16 @@ def run(
     _, key = zenml_server.create_api_key(account, "blocks")
     (folder / "api-key").write_text(key.get_secret_value(), encoding="utf-8")
     (folder / "api-key").chmod(0o600)
+    vault = azure.vault()
+    vault.put("hf-token", CANARY)
+    environment = {"CI_HF_TOKEN": CANARY, **azure.environment(azure.writer)}
 
     def run(code: str) -> str:
         for readers, ours in (
             ("https://zenml.example.com", zenml_server.url),
             ("/run/secrets/zenml/api-key", str(folder / "api-key")),
             ("prefect-prod", "prefect-blocks"),
+            ('vault="acme"', f'vault="{vault.host.partition(".")[0]}"'),
         ):
             code = code.replace(readers, ours)
         (folder / "script.py").write_text(code)
@@ -47,7 +53,7 @@ def run(
             [sys.executable, str(folder / "script.py")],
             capture_output=True,
             text=True,
-            env=prefect_server.environment(folder / "home") | {"CI_HF_TOKEN": CANARY},
+            env=prefect_server.environment(folder / "home") | environment,
             timeout=100,
         )
         said = done.stdout + done.stderr
@@ -77,9 +83,20 @@ def test_a_profile(run: Run) -> None:
     assert said.index("set: True") < said.index("set: False")
 
 
+def test_a_secret_of_key_vault(run: Run) -> None:
+    said = run(section("Azure Key Vault Secret"))
+    assert re.search(r"written as azurekv://[\w-]+/hf-token\?version=[0-9a-f]{32}\b", said)
+    assert "is the new one: True" in said
+
+
 @pytest.mark.parametrize(
     ("block", "made", "said"),
     [
+        (
+            AzureKeyVaultSecret,
+            'AzureKeyVaultSecret(vault="acme", name="hf-token").save("example")',
+            "Finished in state Completed()",
+        ),
         (
             ZenMLCredentials,
             """ZenMLCredentials(
@@ -101,7 +118,8 @@ def test_the_example_that_the_catalogue_shows(
     assert example is not None
     code = example.removeprefix("```python\n").removesuffix("```")
     code = code.replace("BLOCK_NAME", "example")
-    assert said in run(f"{code}\n{made}\ntrain()\n")
+    (function,) = re.findall(r"^def (\w+)", code, re.MULTILINE)
+    assert said in run(f"{code}\n{made}\n{function}()\n")
 
 
 def test_the_page_links_to_what_is_there() -> None:

@@ -1,12 +1,17 @@
 """Flows that use blocks, as code of a user's does."""
 
+import hashlib
 import os
 
 from flows import environment, say
 from prefect import flow
 from zenml.client import Client
 
-from prefect_mlauth import MLAuthProfile, ZenMLCredentials
+from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+
+
+def digest(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()[:16]
 
 
 class Planned(Exception):
@@ -83,3 +88,24 @@ async def profile_async() -> None:
         leak()
         inside = environment()
     say(variables=activation.variables, inside=inside, undone=dict(os.environ) == before)
+
+
+@flow(log_prints=True)
+def secret() -> None:
+    """Read a secret, write it anew under the value's end, and print both by mistake."""
+    block = AzureKeyVaultSecret.load(os.environ["BLOCK"])
+    old = block.read_secret()
+    reference = block.write_secret(old + b"-new")
+    print("printed", old, block.read_secret().decode())
+    say(old=digest(old), new=digest(block.read_secret()), reference=reference)
+
+
+@flow(log_prints=True)
+async def secret_async() -> None:
+    """Do the same in async code."""
+    block = await AzureKeyVaultSecret.load(os.environ["BLOCK"])
+    old = await block.read_secret()
+    reference = await block.write_secret(old + b"-new")
+    new = await block.read_secret()
+    print("printed", old, new.decode())
+    say(old=digest(old), new=digest(new), reference=reference)
