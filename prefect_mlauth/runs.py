@@ -39,7 +39,7 @@ def in_engine() -> bool:
 
 
 def in_long_lived_process() -> bool:
-    """Say whether Prefect itself runs this step outside of a flow run: nothing may be set there.
+    """Say whether Prefect runs this step or hook outside of a flow run: nothing may be set there.
 
     In plain Python, where a person's code calls the step, it is not so.
     """
@@ -49,12 +49,14 @@ def in_long_lived_process() -> bool:
 
     if FlowRunContext.get() or TaskRunContext.get():
         return False
-    frame = sys._getframe()  # noqa: SLF001 - the only way to see who calls
+    frame, module = sys._getframe(), ""  # noqa: SLF001 - the only way to see who calls
     while frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_globals.get("__name__", "").startswith("prefect._internal.concurrency."):
+        module = str(frame.f_globals.get("__name__"))
+        # What runs flows for a worker, or for a script that serves them, calls hooks.
+        if module.startswith(("prefect.runner.", "prefect.workers.")):
             return True
-    return False
+    return module.startswith("prefect._internal.concurrency.")
 
 
 def owner() -> int:

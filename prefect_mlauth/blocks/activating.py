@@ -12,6 +12,7 @@ from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 
 from mlauth.activation import Activation, Exported, Prepared, export
 from mlauth.credentials import Exports
+from mlauth.errors import ActivationError
 from prefect_mlauth import handlers, runs
 
 
@@ -30,12 +31,14 @@ class Activating:
         self._active: list[Exported] = []
 
     def __enter__(self) -> Activation:
+        _refuse_in_worker()
         return self._export(self._prepare())
 
     def __exit__(self, *raised: object) -> None:
         self._active.pop().undo()
 
     async def __aenter__(self) -> Activation:
+        _refuse_in_worker()
         # Only what waits for others runs in the thread: a task that is cancelled there has not
         # exported anything.
         return self._export(await asyncio.to_thread(self._prepare))
@@ -52,6 +55,14 @@ class Activating:
         warnings = (*ready.warnings, *exported.warnings())
         runs.tell(_logger(), warnings, ready.report.facts, names)
         return Activation(names, ready.report, warnings)
+
+
+def _refuse_in_worker() -> None:
+    if runs.in_long_lived_process():
+        raise ActivationError(
+            "a block sets nothing here: Prefect runs this hook in a worker, or in a script that "
+            "serves flows, whose environment other runs inherit; hooks run without credentials"
+        )
 
 
 def _logger() -> runs.Logger:

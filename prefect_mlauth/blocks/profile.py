@@ -55,6 +55,11 @@ class MLAuthProfile(ReferencesOnly):
             "who can see this block, so a secret would have to be rotated."
         ),
     )
+    verify: bool = Field(
+        default=True,
+        title="Verify",
+        description="Prove that the services take the credentials, before anything is set.",
+    )
     timeout: float = Field(
         default=30.0,
         gt=0,
@@ -63,15 +68,12 @@ class MLAuthProfile(ReferencesOnly):
         description="Seconds for reading all secrets and asking all services together.",
     )
 
-    def activate(self, *, verify: bool = True) -> Activating:
+    def activate(self) -> Activating:
         """Have the credentials in the environment: `with block.activate():`, or `async with`.
 
         What was there before is put back when the block of code ends. In `async with` the event
         loop does not wait for stores and services, but the environment is that of the whole
         process: coroutines and threads that run meanwhile see it too.
-
-        Args:
-            verify: prove that the services take the credentials.
 
         Returns:
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
@@ -79,7 +81,7 @@ class MLAuthProfile(ReferencesOnly):
         """
         return Activating(
             lambda: prepare(
-                self._subject(), Deadline(self.timeout), verify=verify, config=self.config
+                self._subject(), Deadline(self.timeout), verify=self.verify, config=self.config
             )
         )
 

@@ -67,6 +67,11 @@ class ZenMLCredentials(ReferencesOnly):
             "What the flow's environment gets: the long-lived key, or only a token of one login."
         ),
     )
+    verify: bool = Field(
+        default=True,
+        title="Verify",
+        description="Prove with one login that the server takes the key, before anything is set.",
+    )
     timeout: float = Field(
         default=30.0,
         gt=0,
@@ -85,22 +90,19 @@ class ZenMLCredentials(ReferencesOnly):
         description="Let http go beyond the flow's own machine, in clear.",
     )
 
-    def login(self, *, verify: bool = True) -> Activating:
+    def login(self) -> Activating:
         """Have the credentials in the environment: `with block.login():`, or `async with`.
 
         ZenML's client works as the service account until the block of code ends, and then as
         before. In `async with` the event loop does not wait for the server, but the environment
         is that of the whole process: coroutines and threads that run meanwhile see it too.
 
-        Args:
-            verify: prove with one login that the server takes the key.
-
         Returns:
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
             `mlauth.MLAuthError` of one line if nothing was set.
         """
         return Activating(
-            lambda: prepare(self._credentials(), Deadline(self.timeout), verify=verify)
+            lambda: prepare(self._credentials(), Deadline(self.timeout), verify=self.verify)
         )
 
     async def acheck(self) -> CheckReport:

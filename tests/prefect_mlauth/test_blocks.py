@@ -393,14 +393,17 @@ class TestActivations:
 
     def test_without_verify_the_server_is_not_asked(self) -> None:
         memory.put("key", "ZENKEY_eyJpZCI6ICJhIiwgImtleSI6ICJiIn0=")
-        block = ZenMLCredentials(store_url="http://127.0.0.1:9", api_key="memory://key")
-        with block.login(verify=False) as activation:
+        block = ZenMLCredentials(
+            store_url="http://127.0.0.1:9", api_key="memory://key", verify=False
+        )
+        with block.login() as activation:
             assert os.environ["ZENML_STORE_URL"] == "http://127.0.0.1:9"
             assert activation.account is None
         profile = MLAuthProfile(
-            content={"zenml": {"store_url": "http://127.0.0.1:9", "api_key": "memory://key"}}
+            content={"zenml": {"store_url": "http://127.0.0.1:9", "api_key": "memory://key"}},
+            verify=False,
         )
-        with profile.activate(verify=False) as activation:
+        with profile.activate() as activation:
             assert "ZENML_STORE_URL" in activation.variables
 
     def test_a_profile_of_a_file_by_name(self, tmp_path: Path, canary: str) -> None:

@@ -161,6 +161,7 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         crash = runs.start("killed", crashing)
         found = hook("killed")
         assert found["pid"] == itself
+        assert "a block sets nothing here" in found["refused"]
         assert of_ours(found) == set()
         assert runs.ended(crash) == "CRASHED"
         (left,) = private_folders(process)
@@ -172,6 +173,7 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         runs.cancel(endless)
         found = hook("endless")
         assert found["pid"] == itself
+        assert "a block sets nothing here" in found["refused"]
         assert of_ours(found) == set()
         assert runs.ended(endless) == "CANCELLED"
         assert account.logins() == before + 2  # one a run: the long-lived process asked nobody

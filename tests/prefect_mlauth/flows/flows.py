@@ -130,6 +130,14 @@ def endless() -> None:
 @endless.on_cancellation
 def hook(flow: object, flow_run: object, state: object) -> None:
     """Write down what the process that runs this hook has in its environment."""
+    from prefect_mlauth import MLAuthProfile
+
+    try:
+        with MLAuthProfile(content={"env": {"CANARY": "env://HOME"}}).activate():
+            refused = ""
+    except Exception as error:
+        refused = str(error)
     place = Path(os.environ["HOOKS"], flow.name)
-    place.with_suffix(".new").write_text(json.dumps({"pid": os.getpid(), **environment()}))
+    found = {"pid": os.getpid(), "refused": refused, **environment()}
+    place.with_suffix(".new").write_text(json.dumps(found))
     place.with_suffix(".new").rename(place)  # at once, for who waits for it
