@@ -20,6 +20,8 @@ Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 _FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 _RESOLVER = "prefect.runner._workspace_resolver"
 _ENGINES = {"prefect.engine", "prefect.flow_engine"}
+# What runs steps to find a flow's hooks, and the hooks, for a worker or a script that serves flows.
+_PREFECT_ITSELF = ("prefect._internal.concurrency.", "prefect.runner.", "prefect.workers.")
 
 
 def main_module() -> str:
@@ -49,14 +51,12 @@ def in_long_lived_process() -> bool:
 
     if FlowRunContext.get() or TaskRunContext.get():
         return False
-    frame, module = sys._getframe(), ""  # noqa: SLF001 - the only way to see who calls
+    frame = sys._getframe()  # noqa: SLF001 - the only way to see who calls
     while frame.f_back is not None:
         frame = frame.f_back
-        module = str(frame.f_globals.get("__name__"))
-        # What runs flows for a worker, or for a script that serves them, calls hooks.
-        if module.startswith(("prefect.runner.", "prefect.workers.")):
+        if str(frame.f_globals.get("__name__")).startswith(_PREFECT_ITSELF):
             return True
-    return module.startswith("prefect._internal.concurrency.")
+    return False
 
 
 def owner() -> int:

@@ -40,8 +40,11 @@ def nothing_from_before(
 @pytest.fixture(scope="session")
 def registered(zenml_server: ZenMLServer, component_flavor: None) -> None:
     """The flavors: the component's, and those of the tests."""
+    before = source_utils._CUSTOM_SOURCE_ROOT
+    source_utils.set_custom_source_root(str(pipelines.ROOT))  # the main module may have no file
     for flavor in (pipelines.RecordingAlerterFlavor(), pipelines.SubprocessOperatorFlavor()):
         zenml_server.request("POST", "/flavors", flavor.to_model().model_dump(mode="json"))
+    source_utils.set_custom_source_root(before)
 
 
 @contextmanager
