@@ -153,11 +153,22 @@ def test_an_inactive_key_or_account_cannot_log_in(zenml_server: ZenMLServer) -> 
     assert login(zenml_server, key).status_code == 200
 
 
-def test_projects_stacks_and_users_are_made(zenml_server: ZenMLServer) -> None:
-    names = {kind: unique(kind) for kind in ("projects", "stacks", "users")}
+@pytest.fixture
+def project(zenml_server: ZenMLServer) -> Iterator[tuple[str, str]]:
+    """Name and id of a project; beside a second one, ZenML's client knows no active one."""
+    name = unique("projects")
+    project = zenml_server.create_project(name)
+    yield name, project
+    zenml_server.request("DELETE", f"/projects/{project}")
+
+
+def test_projects_stacks_and_users_are_made(
+    zenml_server: ZenMLServer, project: tuple[str, str]
+) -> None:
+    names = {"projects": project[0], "stacks": unique("stacks"), "users": unique("users")}
     password = SecretStr(uuid.uuid4().hex)
     ids = {
-        "projects": zenml_server.create_project(names["projects"]),
+        "projects": project[1],
         "stacks": zenml_server.create_stack(names["stacks"]),
         "users": zenml_server.create_user(names["users"], password),
     }
@@ -185,11 +196,11 @@ def test_projects_stacks_and_users_are_made(zenml_server: ZenMLServer) -> None:
 
 
 def test_what_the_server_refuses_is_one_line(zenml_server: ZenMLServer) -> None:
-    name = zenml_server.create_project(unique("twice"))
-    zenml_server.create_project(name)
+    name = unique("twice")
+    zenml_server.create_stack(name)
 
     with pytest.raises(ServerError) as raised:
-        zenml_server.create_project(name)
+        zenml_server.create_stack(name)
 
     assert "409 to POST" in str(raised.value)
     assert "\n" not in str(raised.value)

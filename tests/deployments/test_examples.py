@@ -12,12 +12,15 @@ from mlauth.demo.run import register_stack
 from mlauth.demo.search import search
 from mlauth.demo.servers import (
     PrefectServer,
+    ProcessWorker,
     ZenMLServer,
     deploy,
     execute_flow_run,
     flow_run_logs,
+    run_deployment,
 )
-from tests.accounts import new_account
+from tests.accounts import Account, new_account
+from tests.servers.azure import Azure
 
 ROOT = Path(__file__).parent.parent.parent / "deployments"
 WORK_POOL = yaml.safe_load((ROOT / "zenml-on-kubernetes" / "work-pool.yaml").read_text())
@@ -29,16 +32,47 @@ TEMPLATE = {
 pytestmark = pytest.mark.timeout(300)
 
 
+def edited(
+    example: str, folder: Path, account: Account, reference: str, pool: str | None = None
+) -> Path:
+    """Return a copy of an example with what every reader exchanges."""
+    image = folder / "image"
+    shutil.copytree(ROOT / example, image)
+    text = (image / "prefect.yaml").read_text()
+    directory = yaml.safe_load(text)["pull"][0]["prefect.deployments.steps.set_working_directory"]
+    for theirs, ours in (
+        (f"directory: {directory['directory']}", f"directory: {image}"),
+        ("https://zenml.example.com", account.server.url),
+        ("file:///run/secrets/zenml/api-key", reference),
+        ("service_account: prefect-prod", f"service_account: {account.name}"),
+        *([("name: process-pool", f"name: {pool}")] if pool else []),
+    ):
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    script = image / "register_stack.py"
+    if script.exists():  # a stack of the test's own: the server is shared
+        text = text.replace("stack: prod", f"stack: {account.name}")
+        names = script.read_text().replace('"prod"', f'"{account.name}"')
+        script.write_text(names.replace('"service-account"', f'"check-{account.name}"'))
+        register_stack(account.server, image, account.name)
+    (image / "prefect.yaml").write_text(text)
+    return image
+
+
+def home(folder: Path) -> dict[str, str]:
+    (folder / "tmp").mkdir(parents=True)
+    return {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+
+
 @pytest.mark.parametrize(
-    ("example", "directory", "pool", "kind"),
+    ("example", "pool", "kind"),
     [
-        ("zenml-on-kubernetes", "/opt/flows", "kubernetes-pool", "kubernetes"),
-        ("zenml-on-prefect", "/opt/flows/zenml-on-prefect", "process-pool", "process"),
+        ("zenml-on-kubernetes", "kubernetes-pool", "kubernetes"),
+        ("zenml-on-prefect", "process-pool", "process"),
     ],
 )
 def test_an_example_runs_as_container_work_pools_run_it(
     example: str,
-    directory: str,
     pool: str,
     kind: str,
     tmp_path: Path,
@@ -47,20 +81,7 @@ def test_an_example_runs_as_container_work_pools_run_it(
     component_flavor: None,
 ) -> None:
     account = new_account(zenml_server, tmp_path)
-    image = tmp_path / "image"
-    shutil.copytree(ROOT / example, image)
-    text = (image / "prefect.yaml").read_text()
-    for theirs, ours in (
-        (f"directory: {directory}", f"directory: {image}"),
-        ("https://zenml.example.com", zenml_server.url),
-        ("/run/secrets/zenml/api-key", str(account.file)),
-        ("service_account: prefect-prod", f"service_account: {account.name}"),
-    ):
-        assert theirs in text
-        text = text.replace(theirs, ours)
-    (image / "prefect.yaml").write_text(text)
-    if (image / "register_stack.py").exists():
-        register_stack(zenml_server, image, account.name)
+    image = edited(example, tmp_path, account, account.reference)
     prefect_server.request(
         "POST",
         "/work_pools/",
@@ -68,9 +89,7 @@ def test_an_example_runs_as_container_work_pools_run_it(
     )
     deploy(image, "prod", prefect_server)
     container = tmp_path / "container"
-    (container / "tmp").mkdir(parents=True)
-    home = {"HOME": str(container), "TMPDIR": str(container / "tmp")}
-    done = execute_flow_run(prefect_server, "train-model/prod", container, home)
+    done = execute_flow_run(prefect_server, "train-model/prod", container, home(container))
     logs = flow_run_logs(prefect_server, done.flow_run.id)
     assert done.flow_run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
@@ -82,6 +101,49 @@ def test_an_example_runs_as_container_work_pools_run_it(
         assert (written["account"], written["status"]) == (account.name, "passed")
     for folder in (container, prefect_server.folder, zenml_server.folder, image):
         assert search([account.key], folder).found == []
+
+
+@pytest.mark.parametrize("way", ["worker", "execute"])
+def test_the_example_runs_with_its_key_in_key_vault(
+    way: str,
+    tmp_path: Path,
+    prefect_server: PrefectServer,
+    process_worker: ProcessWorker,
+    zenml_server: ZenMLServer,
+    component_flavor: None,
+    azure: Azure,
+) -> None:
+    account, vault, identity = (
+        new_account(zenml_server, tmp_path),
+        azure.vault(),
+        azure.identity("get"),
+    )
+    key = account.key
+    vault.put("zenml-api-key", key)
+    account.file.unlink()
+    reference = f"azurekv://{vault.name}/zenml-api-key"
+    image = edited("zenml-on-prefect", tmp_path, account, reference, process_worker.pool)
+    deploy(image, "prod", prefect_server)
+    environment, folder, logins = azure.environment(identity), tmp_path / "run", account.logins()
+    if way == "worker":
+        variables, folder = {"env": environment}, process_worker.folder
+        run = run_deployment(prefect_server, "train-model/prod", job_variables=variables)
+    else:
+        environment |= home(folder)
+        done = execute_flow_run(prefect_server, "train-model/prod", folder, environment)
+        run = done.flow_run
+    logs = flow_run_logs(prefect_server, run.id)
+    assert run.state_type == "COMPLETED", logs
+    assert f"ran as {account.name}" in logs
+    # One challenge, one token, one GET; the logins are the step's and that of ZenML's own client.
+    assert [(asked.method, asked.status) for asked in vault.requests] == [
+        ("GET", 401),
+        ("GET", 200),
+    ]
+    assert [each.status for each in identity.requests] == [200]
+    assert account.logins() == logins + 2
+    for place in (folder, prefect_server.folder, zenml_server.folder, image):
+        assert search([key], place).found == []
 
 
 def test_what_the_documents_of_an_example_name_is_there() -> None:

@@ -1,39 +1,14 @@
-"""The deployment with its key in Azure Key Vault, in both ways in which Prefect runs pull steps."""
+"""Pull steps that read Azure Key Vault, in both ways in which Prefect runs them."""
 
 from __future__ import annotations
 
 import pytest
 
-from mlauth.demo.search import search
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
 from tests.servers.azure import Azure
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def test_a_pipeline_runs_with_its_key_in_key_vault(
-    way: str, project: Project, account: Account, azure: Azure
-) -> None:
-    vault = azure.vault()
-    vault.put("zenml-api-key", account.key)
-    name = vault.name
-    step = zenml_login(
-        account, api_key=f"azurekv://{name}/zenml-api-key", service_account=account.name
-    )
-    key = account.key
-    account.file.unlink()
-    before, logins = len(azure.directory.requests), account.logins()
-    run = project.run(way, project.deploy("pipeline", step), **azure.environment())
-    assert run.result.state_type == "COMPLETED", run.text
-    assert run.facts["account"] == account.name
-    assert [asked.status for asked in vault.requests] == [401, 200]
-    assert len(azure.directory.requests) == before + 1
-    assert account.logins() == logins + 2  # the step's, and that of ZenML's own client
-    assert run.facts["env"]["ZENML_STORE_API_KEY"] == digest(key)
-    assert run.left_over() == []
-    assert project.places_of([key], run) == []
-    assert search([key], account.server.folder).found == []
 
 
 def test_a_flows_own_azure_identity_does_not_become_that_of_the_next_step(
