@@ -597,8 +597,6 @@ with running(zenml, prefect):
     ("number", "when"),
     [
         (signal.SIGINT, "starting"),
-        (signal.SIGTERM, "starting"),
-        (signal.SIGINT, "running"),
         (signal.SIGTERM, "running"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
