@@ -101,7 +101,7 @@ class Service:
         def send() -> Answer:
             try:
                 return self._send(method, path, data=data, headers=headers, params=params)
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
                 raise self._explain(error, path) from None
 
@@ -112,7 +112,7 @@ class Service:
         with self._client.stream(method, path, timeout=timeout, **kwargs) as response:
             status = response.status_code
             if response.is_redirect:
-                target = urlsplit(response.headers.get("location", "")).netloc or self.host
+                target = _host(response.headers.get("location", "")) or self.host
                 raise StageFailed(
                     f"{self.url}{path} redirects ({status}) to {plain(target)}; a credential is "
                     "sent to no other place: give the URL that answers itself (https? a path?)"
@@ -136,7 +136,7 @@ class Service:
 
     def _explain(self, error: Exception, path: str) -> Exception:
         """Turn a fault of the connection into one line that says what to change."""
-        if isinstance(error, httpx.UnsupportedProtocol):
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return StageFailed(f"{self.url} is not a URL that HTTP can reach")
         fault = connection_fault(
             error,
@@ -152,6 +152,13 @@ class Service:
             fault = broken_off(error, self.host)
         outcome = (StageUnknown if fault.unknown else StageFailed)(fault.line)
         return Transient(outcome) if fault.transient else outcome
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return "a place that is no URL"
 
 
 def is_loopback(url: str) -> bool:
