@@ -138,6 +138,11 @@ class Service:
         """Turn a fault of the connection into one line that says what to change."""
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return StageFailed(f"{self.url} is not a URL that HTTP can reach")
+        if isinstance(error, httpx.DecodingError):
+            return StageFailed(
+                f"{self.url}{path} answers, but not in the encoding that it names: is a proxy in "
+                "the way?"
+            )
         fault = connection_fault(
             error,
             self.host,

@@ -197,9 +197,9 @@ class _Vault:
                 f"{self._host} asks for a token of another service "
                 "than its name says, which it does not get; use the vault's own name"
             )
-        # What its SDK stumbles over (no JSON, wrong types) are exceptions of Python's own.
-        sdks = isinstance(error, (exceptions.AzureError, OSError))
-        if not sdks or type(error) is exceptions.DecodeError:
+        # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
+        odd = (exceptions.DecodeError, exceptions.HttpResponseError)
+        if type(error) in odd or not isinstance(error, (exceptions.AzureError, OSError)):
             return StoreUnreachable(
                 f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
