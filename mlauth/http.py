@@ -54,19 +54,23 @@ class Service:
                 own clients, which use requests), else certifi's.
 
         Raises:
-            StageFailed: the CA bundle cannot be used.
+            StageFailed: the CA bundle, or the URL, cannot be used.
         """
         self.url = url
         self.host = urlsplit(url).netloc
         self._deadline = deadline
-        self._client = httpx.Client(
-            base_url=url,
-            follow_redirects=False,
-            verify=_verification(url, ca),
-            # A proxy would take what is meant for this machine elsewhere, and in clear.
-            trust_env=not is_loopback(url),
-            headers={"User-Agent": "mlauth", "Accept": "application/json"},
-        )
+        verify = _verification(url, ca)
+        try:
+            self._client = httpx.Client(
+                base_url=url,
+                follow_redirects=False,
+                verify=verify,
+                # A proxy would take what is meant for this machine elsewhere, and in clear.
+                trust_env=not is_loopback(url),
+                headers={"User-Agent": "mlauth", "Accept": "application/json"},
+            )
+        except httpx.InvalidURL:
+            raise StageFailed(f"{url} is not a URL that HTTP can reach") from None
 
     def __enter__(self) -> Service:
         return self

@@ -252,6 +252,8 @@ def url_problem(url: str) -> str | None:
         return "is a template that nothing replaced"
     if re.search(r"\s", url):
         return "has white space in it, which ZenML keeps: remove it"
+    if not url.isprintable():
+        return "has characters in it that no URL has: type it again"
     if not re.match(r"https?://", url):
         return "must start with https:// (in lower case)"
     try:

@@ -281,3 +281,35 @@ def test_answers_about_tokens(azure: Azure, monkeypatch: pytest.MonkeyPatch, kin
         read(vault)
 
     ask()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a..localhost",
+        f"{'a' * 64}.localhost",
+        f"{'é' * 64}.localhost",
+        "\ud800.localhost",
+        "a\0.localhost",
+        "[::1%25nowhere]",
+        "[::1]:0",
+        "127.0.0.1:0",
+        "127.0.0.1:65535",
+        "xn--a.localhost",
+        "\u2488.localhost",
+        "a_b~!$&'()*+,;=.localhost",
+        "127.0.0.1:1/%zz/\ud800",
+        "127.0.0.1:1/\\..\\",
+    ],
+)
+def test_a_host_that_no_network_has_is_one_line(host: str) -> None:
+    memory.put("key", KEY)
+    fields = {"store_url": f"http://{host}", "api_key": "memory://key"}
+    with in_time():
+        try:
+            report = mlauth.check(ZenMLCredentials.of("test", fields), timeout=SECONDS)
+        except mlauth.MLAuthError as error:
+            harmless(str(error))
+        else:
+            assert report.status is not Status.PASSED
+            harmless(report.summary())
