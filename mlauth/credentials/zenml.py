@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any, ClassVar, Literal
@@ -212,8 +213,10 @@ def probe_server(
     secret = key or token
     assert secret is not None
     report.facts["server_url"] = url
-    with Service(url, deadline, ca=ca) as service:
+    with ExitStack() as stack:
         with report.stage("zenml", Stage.REACHABLE) as result:
+            # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
+            service = stack.enter_context(Service(url, deadline, ca=ca))
             info = _server_info(service)
             result.detail = f"{url} is a ZenML server"
         with report.stage("zenml", Stage.COMPATIBLE) as result:
