@@ -18,9 +18,12 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 import mlauth
 from mlauth import EnvironmentSecrets, Profile
+from mlauth.activation import export
+from mlauth.credentials import Exports
 from mlauth.errors import ActivationError
 from mlauth.record import RECORD, read_record
 from mlauth.stores import memory
@@ -94,6 +97,18 @@ class TestOverlapping:
         assert Path(os.environ["ZENML_CONFIG_PATH"]).is_dir()
         second.__exit__(None, None, None)
         assert GlobalConfiguration() is theirs
+        assert dict(os.environ) == before
+
+    def test_what_the_steps_of_a_run_exported_may_be_replaced_for_a_while(self) -> None:
+        before = dict(os.environ)
+        with ThreadPoolExecutor(1) as pool:  # as Prefect runs a step
+            exports = [Exports({"A": SecretStr("of the run")})]
+            of_the_run = pool.submit(export, exports, owner=os.getpid()).result()
+        with activation(A="of the flow"):
+            assert os.environ["A"] == "of the flow"
+        assert os.environ["A"] == "of the run"
+        assert read_record()["secrets"] == ["A"]
+        of_the_run.undo()
         assert dict(os.environ) == before
 
     @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
