@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mlauth import isolation
 from mlauth.demo.environment import child_environment
@@ -18,6 +19,10 @@ from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 from tests.servers.azure import Azure
 from tests.servers.azure import azure as start_azure
+
+# What else the machine does fails no test; pytest-timeout ends one that hangs.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

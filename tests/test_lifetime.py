@@ -111,7 +111,10 @@ class TestOverlapping:
         of_the_run.undo()
         assert dict(os.environ) == before
 
-    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=50,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
     @given(
         st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ABC"), st.text("xyz", min_size=1)))
     )

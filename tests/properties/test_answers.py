@@ -32,8 +32,7 @@ SECONDS = 0.5  # that one question may take, retries of what may pass included
 
 asking = settings(
     max_examples=25,
-    deadline=None,  # `in_time` is ours
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 text = st.text(st.characters(exclude_categories=[]), max_size=12)

@@ -19,7 +19,9 @@ from mlauth.profiles import Profile, load_profile
 CANARY = "c4n4ry-Hunter2"
 
 pytestmark = pytest.mark.usefixtures("file")
-in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_file = settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture
