@@ -7,13 +7,15 @@ with it (an engine of Prefect that ran no step, a child) knows which of its vari
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from pydantic import SecretStr
 
 from mlauth import isolation, redaction
 from mlauth.checking import DEFAULT_FILE, Subject, examine
@@ -29,7 +31,7 @@ from mlauth.errors import (
     ResolutionError,
     StoreError,
 )
-from mlauth.record import RECORD, read_record, remember
+from mlauth.record import RECORD, Entry, read_record, remember, write_record
 from mlauth.variables import value_problem
 
 logger = logging.getLogger("mlauth")
@@ -71,8 +73,10 @@ def activate(
 ) -> Iterator[Activation]:
     """Have credentials in the environment for the length of a `with` block.
 
-    The environment belongs to the whole process: activations may be nested, but not used from
-    several threads at once. What was there before is put back exactly, whatever was raised.
+    The environment belongs to the whole process. Activations may be nested; from several threads
+    or async tasks they may overlap as long as no variable would have two values at once (see
+    docs/security.md). What was there before is put back exactly, whatever was raised and in
+    whatever order they end.
 
     Args:
         subject: a profile's name, a profile or credentials.
@@ -85,16 +89,22 @@ def activate(
         CheckFailed: the service does not take the credentials.
         CheckUnknown: it could not be found out, and what to export hangs on it; otherwise an
             unknown check is a warning.
+        ActivationError: a value cannot be a variable, or another thread or task of this process
+            has an activation with other values; nothing was exported.
     """
     prepared = prepare(subject, Deadline(timeout), verify=verify, config=config)
-    exported = export(prepared.exports, owner=os.getpid())
-    warnings = prepared.warnings + exported.warnings()
-    for warning in warnings:
-        logger.warning("%s", warning)
+    exported = Exported(by=caller())
     try:
-        yield Activation(exported.names, prepared.report, tuple(warnings))
+        try:
+            exported.set(prepared.exports, owner=os.getpid())
+            warnings = prepared.warnings + exported.warnings()
+            for warning in warnings:
+                logger.warning("%s", warning)
+            yield Activation(exported.names, prepared.report, tuple(warnings))
+        finally:
+            exported.undo()
     finally:
-        exported.undo()
+        exported.undo()  # once more: Ctrl-C may have come before, or in the middle of, the first
 
 
 def prepare(
@@ -135,25 +145,107 @@ def _as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
     return CheckFailed(report) if isinstance(first, StageFailed) else first
 
 
-@dataclass
+def caller() -> tuple[int, object]:
+    """Return what tells two activations apart that may be used at the same time."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return threading.get_ident(), asyncio.current_task() if asyncio else None
+    except RuntimeError:  # no event loop runs in this thread
+        return threading.get_ident(), None
+
+
 class Exported:
-    """What `export` changed.
+    """What was exported, until it is undone. Others may be exported and undone in between.
 
     Attributes:
         names: the variables that it set.
         replaced: those of them that had another value before.
+        folders: the private directories that were made.
     """
 
-    names: tuple[str, ...]
-    replaced: tuple[str, ...]
-    _before: dict[str, str | None] = field(default_factory=dict)
-    _folder: str | None = None
-    _put_client_back: Callable[[], None] = lambda: None
+    def __init__(self, by: tuple[int, object] | None = None) -> None:
+        """Change nothing yet.
 
-    @property
-    def folders(self) -> list[str]:
-        """The private directories that were made."""
-        return [self._folder] if self._folder else []
+        Args:
+            by: who activates; None for what may be replaced by anyone (the steps of a flow run).
+        """
+        self.names: tuple[str, ...] = ()
+        self.replaced: tuple[str, ...] = ()
+        self.folders: list[str] = []
+        self.by = by
+        self._pid = os.getpid()
+        self.before: dict[str, SecretStr | None] = {}
+        self.put_client_back: Callable[[], None] | None = None
+        self.entry = Entry([], [], [], self._pid)
+
+    def set(self, all_exports: Iterable[Exports], *, owner: int) -> None:
+        """Set the variables. What raises in the middle is put right by `undo`.
+
+        Args:
+            all_exports: what to set.
+            owner: the process that lives as long as the variables are needed.
+
+        Raises:
+            ActivationError: a value cannot be an environment variable, or is another one in an
+                activation of another thread or task.
+        """
+        secrets: dict[str, str] = {}
+        settings: dict[str, str] = {}
+        emptied: list[str] = []
+        isolated = False
+        for exports in all_exports:
+            secrets |= {name: value.get_secret_value() for name, value in exports.secrets.items()}
+            settings |= exports.settings
+            emptied += [name for name in exports.neutralised if os.environ.get(name)]
+            isolated |= exports.isolate_zenml
+        for name, value in {**settings, **secrets}.items():
+            problem = value_problem(name, value)
+            if problem:
+                raise ActivationError(f"the value for {name} {problem}")
+        redaction.register(secrets.values())
+        with _lock:
+            new = {**settings, **secrets, **dict.fromkeys(emptied, "")}
+            self._refuse_two_values(new, isolated)
+            if isolated:
+                folder, private = isolation.isolate(settings["ZENML_STORE_URL"], owner)
+                self.folders.append(folder)
+                new |= private
+            self.names = tuple(sorted(new))
+            before = {name: os.environ.get(name) for name in (*new, RECORD)}
+            self.replaced = tuple(
+                name
+                for name in self.names
+                if before[name] not in (None, new[name]) and name not in _OURS
+            )
+            self.before = {
+                name: None if value is None else SecretStr(value) for name, value in before.items()
+            }
+            self.entry = Entry(list(secrets), emptied, self.folders, owner)
+            remember(secrets)
+            _exported.append(self)
+            os.environ.update(new)
+            _write_record()
+            if isolated:
+                self.put_client_back = isolation.keep_client()
+                isolation.forget_client()
+        redaction.guard_logging()
+
+    def _refuse_two_values(self, new: Mapping[str, str], isolated: bool) -> None:
+        """Refuse to change what another thread or task relies on."""
+        if self.by is None:
+            return
+        theirs = {
+            name for each in _exported if each.by not in (None, self.by) for name in each.names
+        }
+        two = {name for name in theirs & set(new) if os.environ.get(name) != new[name]}
+        if isolated:
+            two |= theirs & {isolation.CONFIG_PATH}  # ZenML's client is one for the process
+        if two:
+            raise ActivationError(
+                f"another thread or task of this process has an activation with "
+                f"{', '.join(sorted(two))}, and a process has one environment: activate once, "
+                "around the threads or tasks, or give each account a process of its own"
+            )
 
     def warnings(self) -> list[str]:
         """Return a line that names what was replaced, if anything was."""
@@ -162,68 +254,67 @@ class Exported:
         return [f"replaced what the environment held before: {', '.join(self.replaced)}"]
 
     def undo(self) -> None:
-        """Put back what was there before."""
+        """Put back what was there before; may be called again.
+
+        What a later one has set stays, and is what that one will put back from here on: so in
+        whatever order they end, no value outlives the last activation that wants it.
+        """
         with _lock:
-            for name, value in self._before.items():
-                if value is None:
+            later = _exported[_exported.index(self) + 1 :] if self in _exported else []
+            for name, value in list(self.before.items()):
+                heir = next((each for each in later if name in each.before), None)
+                if heir is not None:
+                    heir.before[name] = value
+                elif value is None:
                     os.environ.pop(name, None)
                 else:
-                    os.environ[name] = value
-            self._put_client_back()
-            if self._folder:
-                isolation.remove(self._folder)
+                    os.environ[name] = value.get_secret_value()
+                del self.before[name]
+            if self.put_client_back is not None:
+                client = next((each for each in later if each.put_client_back), None)
+                if client is not None:
+                    client.put_client_back = self.put_client_back
+                else:
+                    self.put_client_back()
+                self.put_client_back = None
+            if self in _exported:
+                _exported.remove(self)
+            _write_record()
+            if os.getpid() == self._pid:  # not in a fork of this process, which may go on
+                for folder in self.folders:
+                    isolation.remove(folder)
 
 
-def export(all_exports: Iterable[Exports], *, owner: int) -> Exported:
-    """Set the variables; all of them, or on an error none.
+_exported: list[Exported] = []  # in the order in which they were, those that were not undone
+
+
+def _write_record() -> None:
+    if _exported:
+        before = _exported[0].before.get(RECORD)
+        write_record(before.get_secret_value() if before else "", [e.entry for e in _exported])
+
+
+def export(
+    all_exports: Iterable[Exports], *, owner: int, by: tuple[int, object] | None = None
+) -> Exported:
+    """Set the variables, until somebody calls `undo`; all of them, or on an error none.
 
     Args:
         all_exports: what to set.
         owner: the process that lives as long as the variables are needed.
+        by: see `Exported`.
 
     Raises:
-        ActivationError: a value cannot be an environment variable.
+        ActivationError: a value cannot be an environment variable, or is another one in an
+            activation of another thread or task.
     """
-    secrets: dict[str, str] = {}
-    settings: dict[str, str] = {}
-    emptied: list[str] = []
-    isolated = False
-    for exports in all_exports:
-        secrets |= {name: value.get_secret_value() for name, value in exports.secrets.items()}
-        settings |= exports.settings
-        emptied += [name for name in exports.neutralised if os.environ.get(name)]
-        isolated |= exports.isolate_zenml
-    for name, value in {**settings, **secrets}.items():
-        problem = value_problem(name, value)
-        if problem:
-            raise ActivationError(f"the value for {name} {problem}")
-    redaction.register(secrets.values())
-    with _lock:
-        folder = None
-        if isolated:
-            folder, private = isolation.isolate(settings["ZENML_STORE_URL"], owner)
-            settings |= private
-        record = read_record()
-        record["secrets"] = sorted({*record.get("secrets", []), *secrets})
-        record["emptied"] = sorted({*record.get("emptied", []), *emptied})
-        # Those of another owner, from which this environment was inherited, are its to remove.
-        folders = record.get("folders", []) if record.get("owner") == owner else []
-        record["folders"] = [*folders, *([folder] if folder else [])]
-        record["owner"] = owner
-        record["handed_on"] = owner != os.getpid()
-        new = {**settings, **secrets, **dict.fromkeys(emptied, "")}
-        before = {name: os.environ.get(name) for name in (*new, RECORD)}
-        replaced = sorted(
-            name
-            for name, value in new.items()
-            if before[name] not in (None, value) and name not in _OURS
-        )
-        remember(secrets)
-        os.environ.update(new)
-        os.environ[RECORD] = json.dumps(record)
-        put_back = isolation.forget_client() if isolated else lambda: None
-    redaction.guard_logging()
-    return Exported(tuple(sorted(new)), tuple(replaced), before, folder, put_back)
+    exported = Exported(by)
+    try:
+        exported.set(all_exports, owner=owner)
+    except BaseException:
+        exported.undo()
+        raise
+    return exported
 
 
 # Replacing these is the point of an isolated client, not worth a line.

@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mlauth.redaction import mask
+
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone in a moment
 # https://www.openssl.org/docs/man3.0/man3/X509_STORE_CTX_get_error.html
 _NOT_YET_VALID, _EXPIRED, _WRONG_HOST, _WRONG_ADDRESS = 9, 10, 62, 64
@@ -112,5 +114,5 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def plain(text: str) -> str:
-    """Return what a stranger sent as one short line of harmless characters."""
-    return re.sub(r"[^\w .:/()\[\]@+-]", "?", text)[:80]
+    """Return what a stranger sent as one short line of harmless characters, without our secrets."""
+    return re.sub(r"[^\w .:/()\[\]@+*-]", "?", mask(text))[:80]

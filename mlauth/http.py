@@ -54,19 +54,23 @@ class Service:
                 own clients, which use requests), else certifi's.
 
         Raises:
-            StageFailed: the CA bundle cannot be used.
+            StageFailed: the CA bundle, or the URL, cannot be used.
         """
         self.url = url
         self.host = urlsplit(url).netloc
         self._deadline = deadline
-        self._client = httpx.Client(
-            base_url=url,
-            follow_redirects=False,
-            verify=_verification(url, ca),
-            # A proxy would take what is meant for this machine elsewhere, and in clear.
-            trust_env=not is_loopback(url),
-            headers={"User-Agent": "mlauth", "Accept": "application/json"},
-        )
+        verify = _verification(url, ca)
+        try:
+            self._client = httpx.Client(
+                base_url=url,
+                follow_redirects=False,
+                verify=verify,
+                # A proxy would take what is meant for this machine elsewhere, and in clear.
+                trust_env=not is_loopback(url),
+                headers={"User-Agent": "mlauth", "Accept": "application/json"},
+            )
+        except httpx.InvalidURL:
+            raise StageFailed(f"{url} is not a URL that HTTP can reach") from None
 
     def __enter__(self) -> Service:
         return self
@@ -101,7 +105,7 @@ class Service:
         def send() -> Answer:
             try:
                 return self._send(method, path, data=data, headers=headers, params=params)
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
                 raise self._explain(error, path) from None
 
@@ -112,7 +116,7 @@ class Service:
         with self._client.stream(method, path, timeout=timeout, **kwargs) as response:
             status = response.status_code
             if response.is_redirect:
-                target = urlsplit(response.headers.get("location", "")).netloc or self.host
+                target = _host(response.headers.get("location", "")) or self.host
                 raise StageFailed(
                     f"{self.url}{path} redirects ({status}) to {plain(target)}; a credential is "
                     "sent to no other place: give the URL that answers itself (https? a path?)"
@@ -136,8 +140,13 @@ class Service:
 
     def _explain(self, error: Exception, path: str) -> Exception:
         """Turn a fault of the connection into one line that says what to change."""
-        if isinstance(error, httpx.UnsupportedProtocol):
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return StageFailed(f"{self.url} is not a URL that HTTP can reach")
+        if isinstance(error, httpx.DecodingError):
+            return StageFailed(
+                f"{self.url}{path} answers, but not in the encoding that it names: is a proxy in "
+                "the way?"
+            )
         fault = connection_fault(
             error,
             self.host,
@@ -152,6 +161,13 @@ class Service:
             fault = broken_off(error, self.host)
         outcome = (StageUnknown if fault.unknown else StageFailed)(fault.line)
         return Transient(outcome) if fault.transient else outcome
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return "a place that is no URL"
 
 
 def is_loopback(url: str) -> bool:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,14 @@ def remove(folder: str) -> None:
 
 def sweep() -> None:
     """Remove the private directories of this user whose owners are dead (after a kill)."""
-    for entry in os.scandir(tempfile.gettempdir()):
-        match = _FOLDER.match(entry.name)
+    with os.scandir(tempfile.gettempdir()) as entries:
         # Another container that shares the temporary directory has process ids of its own.
-        if not match or match["place"] != _place():
-            continue
+        found = [
+            (entry, match)
+            for entry in entries
+            if (match := _FOLDER.match(entry.name)) and match["place"] == _place()
+        ]
+    for entry, match in found:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
@@ -88,7 +92,10 @@ def _alive(pid: int, made: int) -> bool:
     try:
         process = psutil.Process(pid)
         # A process that began after the directory was made only has the owner's number.
-        return bool(process.create_time() <= made + 2)
+        # A process that has ended, and whose parent has not noticed, is dead as well.
+        return bool(process.create_time() <= made + 2) and (
+            process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -132,37 +139,52 @@ def _kept_settings(directory: Path, store_url: str) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if isinstance(value, (str, bool))}
 
 
-def forget_client() -> Callable[[], None]:
-    """Make ZenML, where it is imported already, read its configuration anew.
+def keep_client() -> Callable[[], None]:
+    """Keep what ZenML, where it is imported, has of its configuration and its client.
 
     Returns:
-        Puts everything back as it was; a client that was made meanwhile is forgotten.
+        Puts everything back as it was; a client that was made meanwhile is forgotten. May be
+        called again.
     """
-    before = _exchange({})
+    before = {name: get() for name, (get, _) in _singletons().items()}
 
     def put_back() -> None:
-        _exchange(before)
+        _set_client(before)
 
     return put_back
 
 
-def _exchange(instances: dict[str, Any]) -> dict[str, Any]:
-    """Exchange the singletons of ZenML's client, and return those that were there.
+def forget_client() -> Callable[[], None]:
+    """Make ZenML, where it is imported already, read its configuration anew.
+
+    Returns:
+        As `keep_client`.
+    """
+    put_back = keep_client()
+    _set_client({})
+    return put_back
+
+
+def _set_client(instances: dict[str, Any]) -> None:
+    for name, (_, put) in _singletons().items():
+        put(instances.get(name))
+
+
+def _singletons() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """Return what reads and what sets each singleton of ZenML's client.
 
     `CredentialsStore.reset_instance` would delete the user's file, and
     `GlobalConfiguration._reset_instance` write it: so the instances are only swapped.
     """
-    before: dict[str, Any] = {}
+    found: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
     for module, name, attribute in (
         ("zenml.config.global_config", "GlobalConfiguration", "_global_config"),
         ("zenml.client", "Client", "_global_client"),
     ):
         cls = getattr(sys.modules.get(module), name, None)
         if cls is not None:
-            before[name] = getattr(cls, attribute)
-            setattr(cls, attribute, instances.get(name))
+            found[name] = partial(getattr, cls, attribute), partial(setattr, cls, attribute)
     store = getattr(sys.modules.get("zenml.login.credentials_store"), "CredentialsStore", None)
     if store is not None:
-        before["CredentialsStore"] = store._instance()  # noqa: SLF001 - there is no public way
-        store._clear(instances.get("CredentialsStore"))  # noqa: SLF001
-    return before
+        found["CredentialsStore"] = store._instance, store._clear  # noqa: SLF001 - no public way
+    return found

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
@@ -22,6 +21,7 @@ from mlauth.credentials import Credentials, in_one_line
 from mlauth.credentials.env import EnvironmentSecrets, Variables
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.errors import InvalidProfile
+from mlauth.faults import plain
 from mlauth.resolving import Expired
 
 
@@ -78,23 +78,15 @@ def settings() -> Settings:
         raise InvalidProfile(names) from None
 
 
-class _File(BaseSettings):
-    """The file's outer shape; of the profiles only the one asked for is validated."""
+class _File(BaseModel):
+    """The file's outer shape; of the profiles only the one asked for is validated.
 
-    model_config = SettingsConfigDict(extra="forbid", hide_input_in_errors=True)
+    No `BaseSettings`: that takes some names of the file as options of its own (`_cli_parse_args`).
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     profiles: dict[str, dict[str, Any]] = {}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # neither the environment nor .env files
 
 
 def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
@@ -110,7 +102,7 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
     """
     profiles = _profiles(config)
     if name not in profiles:
-        known = ", ".join(profiles) or "none"
+        known = ", ".join(map(plain, profiles)) or "none"
         raise InvalidProfile(f"{config} has no profile {name!r} (it has: {known})")
     try:
         profile = Profile.model_validate(profiles[name])
@@ -119,7 +111,7 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
             f"{config}: {in_one_line(error, lambda key: _dotted('profiles', name, *key))}"
         ) from None
     if not profile.credentials():
-        raise InvalidProfile(f"{config}: profiles.{name} is empty: give it [zenml] or [env]")
+        raise InvalidProfile(f"{config}: profiles.{plain(name)} is empty: give it [zenml] or [env]")
     return profile
 
 
@@ -130,16 +122,18 @@ def _profiles(config: str) -> dict[str, dict[str, Any]]:
             f"there is no file {config}{where}: name it with --config, config= or MLAUTH_CONFIG"
         )
     try:
-        return _File(**TomlConfigSettingsSource(_File, toml_file=config)()).profiles
+        return _File.model_validate(TomlConfigSettingsSource(Settings, config)()).profiles
     except ValidationError as error:
         raise InvalidProfile(f"{config}: {in_one_line(error)}") from None
     except OSError as error:
         raise InvalidProfile(f"{config} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidProfile(f"{config} is not UTF-8 text") from None
+    except RecursionError:
+        raise InvalidProfile(f"{config} is not valid TOML: too many brackets in brackets") from None
     except ValueError as error:  # tomllib's, which names line and column, and no content
         raise InvalidProfile(f"{config} is not valid TOML: {error}") from None
 
 
 def _dotted(*parts: int | str) -> str:
-    return ".".join(str(part) for part in parts)
+    return ".".join(plain(str(part)) for part in parts)

@@ -4,20 +4,53 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 RECORD = "MLAUTH_ACTIVATION"
 _before: dict[str, str | None] = {}  # what variables held before this process exported them
 
 
-def read_record() -> dict[str, Any]:
-    """Return what activations before left in the environment: names, folders, the owner."""
+def read_record(text: str | None = None) -> dict[str, Any]:
+    """Return what activations before left in the environment: names, folders, the owner.
+
+    Args:
+        text: the record, if not that of the environment.
+    """
     try:
-        record = json.loads(os.environ.get(RECORD, "{}"))
+        record = json.loads(os.environ.get(RECORD, "{}") if text is None else text)
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one activation adds to the record."""
+
+    secrets: list[str]
+    emptied: list[str]
+    folders: list[str]
+    owner: int
+
+
+def write_record(before: str, entries: Sequence[Entry]) -> None:
+    """Write the record into the environment.
+
+    Args:
+        before: what it was before the first of the activations.
+        entries: the activations of this process.
+    """
+    record, owner = read_record(before), entries[-1].owner
+    # Those of another owner, from which this environment was inherited, are its to remove.
+    folders = record.get("folders", []) if record.get("owner") == owner else []
+    for entry in entries:
+        for kind, names in (("secrets", entry.secrets), ("emptied", entry.emptied)):
+            record[kind] = sorted({*record.get(kind, []), *names})
+        folders = [*folders, *entry.folders]
+    record |= {"folders": folders, "owner": owner, "handed_on": owner != os.getpid()}
+    os.environ[RECORD] = json.dumps(record)
 
 
 def remember(names: Iterable[str]) -> None:

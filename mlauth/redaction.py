@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,7 +19,7 @@ _SHORTEST = 4
 
 _lock = threading.Lock()
 _values: set[str] = set()
-_pattern: re.Pattern[str] | None = None
+_spellings: list[str] = []  # the longest first: of two that start alike, none leaves its end
 
 
 def register(values: Iterable[str]) -> None:
@@ -29,31 +28,33 @@ def register(values: Iterable[str]) -> None:
     Args:
         values: the secrets; those under four characters are left out.
     """
-    global _pattern  # noqa: PLW0603 - logging is one for the process, and so is this
+    global _spellings  # noqa: PLW0603 - logging is one for the process, and so is this
     with _lock:
         new = {value for value in values if len(value) >= _SHORTEST} - _values
         if not new:
             return
         _values.update(new)
-        # The longest first: of two that start alike, none leaves its end visible.
-        every = {spelling for value in _values for spelling in spellings(value)}
-        ordered = sorted(every, key=len, reverse=True)
-        _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
+        every = {*_spellings, *(spelling for value in new for spelling in spellings(value))}
+        # No regular expression: compiling one takes 12 s for a value of 1 MiB.
+        _spellings = sorted(every, key=len, reverse=True)
 
 
 def mask(text: str) -> str:
     """Return the text with every registered value replaced by `***`."""
-    return _pattern.sub(MASK, text) if _pattern else text
+    for spelling in _spellings:
+        if spelling in text:
+            text = text.replace(spelling, MASK)
+    return text
 
 
 def spellings(value: str) -> set[str]:
     """Return the spellings in which a value is looked for: see the module's description."""
-    found = {value, quote(value, safe=""), quote(value), quote_plus(value)}
+    data = value.encode("utf-8", "surrogatepass")
+    found = {value, quote(data, safe=""), quote(data), quote_plus(data)}
     found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     found |= {repr(value)[1:-1]}
     # Lines of a key in several lines are logged one by one.
     found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 16}
-    data = value.encode("utf-8", "surrogatepass")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         # With padding for the value alone; and what is the same in the encoding of a longer
         # text (`user:value`), whose neighbours decide the first and the last characters.
@@ -99,20 +100,22 @@ class _MaskingFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self._inner(*args, **kwargs)
-        if _pattern is None:
+        if not _spellings:
             return record
         try:
             message = record.getMessage()
         except Exception:  # wrong arguments: the handler reports them, as without us
             return record
-        if _pattern.search(message):
-            record.msg, record.args = mask(message), ()
+        masked = mask(message)
+        if masked != message:
+            record.msg, record.args = masked, ()
         if record.exc_info and record.exc_info[1] is not None:
             text = logging.Formatter().formatException(record.exc_info)
-            if _pattern.search(text):
+            masked = mask(text)
+            if masked != text:
                 # Formatters print this text; some (ZenML's) format the exception anew, if it is
                 # there, with what it and its causes hold.
-                record.exc_info, record.exc_text = None, mask(text)
+                record.exc_info, record.exc_text = None, masked
         return record
 
 

@@ -94,28 +94,31 @@ class SecretReference:
             raise InvalidReference(
                 f"no store is called {scheme!r}; mlauth knows {', '.join(stores.schemes())}"
             )
-        where = f"the {scheme} reference {scheme}://{location}"
+        # What its store could not name is not repeated: it may be the secret itself.
+        where = f"a reference to {scheme}"
+        try:
+            text.encode()  # what a person typed may hold lone surrogates, which no store can name
+            place = unquote(location, errors="strict")
+            query = _parse_query(query_text, where)
+            picked = unquote(key, errors="strict") if key else None
+        except UnicodeError:
+            raise InvalidReference(
+                f"{where} is not UTF-8, or its percent-encoding is not"
+            ) from None
+        problem = grammar.problem(place)
+        if problem:
+            raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
+        reference = cls(scheme, place, query, picked)
+        where = f"the {scheme} reference {cls(scheme, place)}"
         if (hash_sign and not key) or (question_mark and not query_text):
             empty = "#" if hash_sign and not key else "?"
             raise InvalidReference(f"{where} has an empty part after {empty!r}: {grammar.form}")
-        try:
-            reference = cls(
-                scheme,
-                unquote(location, errors="strict"),
-                _parse_query(query_text, where),
-                unquote(key, errors="strict") if key else None,
-            )
-        except UnicodeDecodeError as error:
-            raise InvalidReference(f"{where} has a percent-encoding that is not UTF-8") from error
         unknown = sorted(set(reference.query) - set(grammar.query))
         if unknown:
             known = ", ".join(sorted(grammar.query)) or "none"
             raise InvalidReference(
                 f"{where} has the unknown option {unknown[0]!r} (known: {known})"
             )
-        problem = grammar.problem(reference.location)
-        if problem:
-            raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
         for name, value in reference.query.items():
             problem = grammar.query[name](value)
             if problem:

@@ -121,7 +121,7 @@ def try_all(
                     f"{reference} is refused: {answer.outdated}, and is handed out all the same; "
                     'store a new version, or give the profile expired = "warn"'
                 )
-            found[reference] = _pick(answer, reference)
+            found[reference] = _text(_pick(answer, reference), reference)
         except StoreError as error:
             found[reference] = bare(error)
     redaction.register(
@@ -158,3 +158,12 @@ def _pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
             f"{'empty' if value == '' else 'not a JSON string'}"
         )
     return replace(secret, value=SecretStr(value))
+
+
+def _text(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
+    """Refuse what is no text: JSON, and this process's memory, can hold halves of characters."""
+    try:
+        secret.value.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise SecretUnusable(f"{reference} cannot be used: it is not UTF-8 text") from None
+    return secret

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mlauth import isolation
 from mlauth.demo.environment import child_environment
@@ -22,6 +23,10 @@ from tests.servers.azure import azure as start_azure
 
 if TYPE_CHECKING:
     from selenium import webdriver
+
+# What else the machine does fails no test; pytest-timeout ends one that hangs.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

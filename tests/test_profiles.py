@@ -3,8 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mlauth.errors import InvalidProfile
 from mlauth.profiles import load_profile
@@ -122,11 +120,3 @@ def test_a_setting_that_cannot_be_used_names_the_variable(monkeypatch: pytest.Mo
         mlauth_settings()
     assert "MLAUTH_TIMEOUT" in str(caught.value)
     assert "canary" not in str(caught.value)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text() | st.text("[]profiles.dzenm =\"'\n{}#,"))
-def test_whatever_the_file_the_answer_is_a_profile_or_our_error(file: Path, text: str) -> None:
-    file.write_bytes(text.encode("utf-8", "replace"))
-    with pytest.raises(InvalidProfile):
-        load_profile("prod", str(file))

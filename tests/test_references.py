@@ -3,8 +3,6 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlauth import SecretReference
@@ -111,30 +109,3 @@ def test_a_model_takes_and_gives_references_as_text() -> None:
     assert Model(secret=model.secret) == model
     assert model.model_dump_json() == '{"secret":"env://A"}'
     assert Model.model_json_schema()["properties"]["secret"]["type"] == "string"
-
-
-@given(st.text())
-def test_whatever_the_text_the_answer_is_a_reference_or_our_error(text: str) -> None:
-    try:
-        reference = SecretReference.parse(text)
-    except InvalidReference as error:
-        assert "\n" not in str(error)
-    else:
-        assert SecretReference.parse(str(reference)) == reference
-
-
-parts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-
-
-@given(
-    scheme=st.sampled_from(["file", "memory"]),
-    location=parts.filter(lambda text: "\0" not in text and not text.endswith("/")),
-    key=st.none() | parts,
-)
-def test_format_and_parse_are_inverse(scheme: str, location: str, key: str | None) -> None:
-    place = "/" + location if scheme == "file" else location
-    reference = SecretReference(scheme, place, {}, key)
-    try:
-        assert SecretReference.parse(str(reference)) == reference
-    except InvalidReference as error:  # it looks like a key of a known kind
-        assert "rotate it" in str(error)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from mlauth.checks import CheckReport
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
+from mlauth.faults import plain
 from mlauth.references import SecretReference
 
 C = TypeVar("C", bound="Credentials")
@@ -115,7 +116,7 @@ def in_one_line(
         error: what pydantic raised.
         key: turns a location into the name that the user knows; by default joined with dots.
     """
-    name = key or (lambda location: ".".join(str(part) for part in location))
+    name = key or (lambda location: ".".join(plain(str(part)) for part in location))
     lines = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         message = item["msg"].removeprefix("Value error, ")

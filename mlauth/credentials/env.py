@@ -11,12 +11,13 @@ from mlauth.checks import CheckReport
 from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
+from mlauth.faults import plain
 from mlauth.references import SecretReference
 from mlauth.variables import name_problem, value_problem
 
 
 def _with_allowed_names(env: dict[str, SecretReference]) -> dict[str, SecretReference]:
-    problems = [f"{name} {why}" for name in env if (why := name_problem(name))]
+    problems = [f"{plain(name)} {why}" for name in env if (why := name_problem(name))]
     if problems:
         raise ValueError("; ".join(problems))
     return env

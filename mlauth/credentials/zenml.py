@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,7 @@ from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown
 from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
+from mlauth.faults import plain
 from mlauth.http import Answer, Service, ca_problem, is_loopback
 from mlauth.references import SecretReference
 
@@ -211,12 +213,14 @@ def probe_server(
     secret = key or token
     assert secret is not None
     report.facts["server_url"] = url
-    with Service(url, deadline, ca=ca) as service:
+    with ExitStack() as stack:
         with report.stage("zenml", Stage.REACHABLE) as result:
+            # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
+            service = stack.enter_context(Service(url, deadline, ca=ca))
             info = _server_info(service)
             result.detail = f"{url} is a ZenML server"
         with report.stage("zenml", Stage.COMPATIBLE) as result:
-            report.facts["server_version"] = info["version"]
+            report.facts["server_version"] = plain(info["version"])
             result.detail, warning = _compatible(info, secret.get_secret_value())
             result.warnings += [warning] if warning else []
         with report.stage("zenml", Stage.AUTHENTICATED) as result:
@@ -251,6 +255,8 @@ def url_problem(url: str) -> str | None:
         return "is a template that nothing replaced"
     if re.search(r"\s", url):
         return "has white space in it, which ZenML keeps: remove it"
+    if not url.isprintable():
+        return "has characters in it that no URL has: type it again"
     if not re.match(r"https?://", url):
         return "must start with https:// (in lower case)"
     try:
@@ -362,7 +368,7 @@ def _server_info(service: Service) -> dict[str, Any]:
 
 
 def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
-    server = re.sub(r"[^\w.+-]", "?", info["version"])[:40]
+    server = plain(info["version"])[:40]
     if secret.startswith("ZENPROKEY_"):
         if not info.get("pro_api_url"):
             raise StageFailed(
@@ -445,6 +451,7 @@ def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
     body = answer.body if isinstance(answer.body, dict) else {}
     inner, name = body.get("body"), body.get("name")
     if answer.status == 200 and isinstance(inner, dict) and isinstance(name, str):
+        name = redaction.mask(name)  # a server that sends back what it was sent
         return {"name": name, "is_service_account": inner.get("is_service_account") is True}
     raise StageFailed(_unexpected(service, "/api/v1/current-user", answer))
 

@@ -91,14 +91,13 @@ class Store:
         with _about(reference, "read"):
             vault, name = self._vault(reference)
             secret = vault.call(
-                lambda client, options: client.get_secret(name, version, **options),
+                lambda client, options: _stored(client.get_secret(name, version, **options)),
                 reference,
                 deadline,
             )
-        value = secret.value
-        if not value:
+        if not secret.value.get_secret_value():
             raise SecretUnusable(f"{reference} cannot be used: its value is empty")
-        return StoredSecret(SecretStr(value), secret.properties.version, _outdated(secret))
+        return secret
 
     def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
         """Make a new version; see `WritableStore.write`."""
@@ -198,7 +197,9 @@ class _Vault:
                 f"{self._host} asks for a token of another service "
                 "than its name says, which it does not get; use the vault's own name"
             )
-        if isinstance(error, ValueError) or type(error) is exceptions.DecodeError:
+        # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
+        odd = (exceptions.DecodeError, exceptions.HttpResponseError)
+        if type(error) in odd or not isinstance(error, (exceptions.AzureError, OSError)):
             return StoreUnreachable(
                 f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
@@ -246,11 +247,11 @@ class _Vault:
             deleted = self._client.get_deleted_secret(
                 name, connection_timeout=seconds, read_timeout=seconds
             )
+            until = deleted.scheduled_purge_date
+            end = f" until {until:%Y-%m-%d}" if until else ""
         except Exception:
             what = "no such version of it" if versioned else "no such secret"
             return f"{self._host} has {what}; check the name, and that it is the right vault"
-        until = deleted.scheduled_purge_date
-        end = f" until {until:%Y-%m-%d}" if until else ""
         return f"it was deleted, and can be recovered{end}: az keyvault secret recover"
 
 
@@ -289,6 +290,14 @@ def _authority(host: str, environment: Mapping[str, str]) -> str:
 def _authority_host(environment: Mapping[str, str]) -> str | None:
     text = environment.get(AUTHORITY, "").strip()
     return (urlsplit(text if "://" in text else f"https://{text}").netloc.lower()) or None
+
+
+def _stored(secret: KeyVaultSecret) -> StoredSecret:
+    """Return what was answered, if it is what a vault answers; else raise whatever it leads to."""
+    value, version = secret.value, secret.properties.version
+    if not isinstance(value, str):
+        raise TypeError
+    return StoredSecret(SecretStr(value), plain(version) if version else None, _outdated(secret))
 
 
 def _outdated(secret: KeyVaultSecret) -> str | None:

@@ -10,7 +10,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 
-from mlauth.activation import Activation, Exported, Prepared, export
+from mlauth.activation import Activation, Exported, Prepared, caller, export
 from mlauth.credentials import Exports
 from mlauth.errors import ActivationError
 from prefect_mlauth import handlers, runs
@@ -20,7 +20,7 @@ class Activating:
     """Sets the variables on entry, and puts back exactly what was there before on exit.
 
     The environment belongs to the whole process: it can be nested, but flows and tasks that run
-    at the same time in this process (threads, or coroutines that wait) all see what is set.
+    at the same time in this process all see what is set, and cannot set other values.
 
     Args:
         prepare: reads and checks the credentials; in `async with` it runs in a thread.
@@ -49,7 +49,8 @@ class Activating:
     def _export(self, ready: Prepared) -> Activation:
         # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
         masking = handlers.environment(PROCESS_LOGGING_CONFIG)
-        exported = export([*ready.exports, Exports(settings=masking)], owner=os.getpid())
+        exports = [*ready.exports, Exports(settings=masking)]
+        exported = export(exports, owner=os.getpid(), by=caller())
         self._active.append(exported)
         names = tuple(name for name in exported.names if name not in masking)
         warnings = (*ready.warnings, *exported.warnings())

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 
-from tests.servers.web import NO_ANSWER, Answer, Call, Faults, Request
+from tests.servers.web import NO_ANSWER, Answer, Call, Fault, Faults, Request
 
 FEDERATION_ISSUER = "https://oidc.prod-aks.azure.com/mlauth-tests/"
 FEDERATION_AUDIENCE = "api://AzureADTokenExchange"
@@ -208,7 +208,7 @@ class Directory:
             return self._seen(call, refuse(500, "An unexpected error occured."), identity)
         fault = identity.faults.pop()
         if fault.status is not None:
-            return self._seen(call, _failed(fault.status, fault.retry_after), identity)
+            return self._seen(call, _failed(fault), identity)
         now = int(time.time())
         body = {
             "access_token": self.token(identity, machine.cloud, resource),
@@ -234,7 +234,7 @@ class Directory:
             return self._seen(call, Answer(400, body), identity)
         fault = identity.faults.pop()
         if fault.status is not None:
-            return self._seen(call, _failed(fault.status, fault.retry_after), identity)
+            return self._seen(call, _failed(fault), identity)
         body = {
             "access_token": self.token(identity, machine.cloud, resource),
             "expires_on": int(time.time()) + max(identity.lifetime, _LIFETIME),
@@ -270,7 +270,7 @@ class Directory:
             return self._seen(call, refuse("invalid_resource", description), identity)
         fault = identity.faults.pop()
         if fault.status is not None:
-            return self._seen(call, _failed(fault.status, fault.retry_after), identity)
+            return self._seen(call, _failed(fault), identity)
         now, good = int(time.time()), max(identity.lifetime, _LIFETIME)
         body = {  # IMDS gives numbers as text
             "access_token": self.token(identity, machine.cloud, resource),
@@ -353,7 +353,7 @@ class Directory:
             return _refused(400, "invalid_resource", 500011, message)
         fault = identity.faults.pop()
         if fault.status is not None:
-            return _failed(fault.status, fault.retry_after)
+            return _failed(fault)
         good = max(identity.lifetime, _LIFETIME)
         body = {
             "token_type": "Bearer",
@@ -427,8 +427,11 @@ def _no_principal(resource: str, tenant: str) -> str:
     return f"The resource principal named {resource} was not found in the tenant named {tenant}."
 
 
-def _failed(status: int, retry_after: int | None) -> Answer:
+def _failed(fault: Fault) -> Answer:
     """What a fault makes of an answer."""
+    if fault.answer is not None:
+        return fault.answer
+    status, retry_after = fault.status, fault.retry_after
     if not status:
         return NO_ANSWER
     error = "temporarily_unavailable" if status != 429 else "too_many_requests"
