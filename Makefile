@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 	@$(BIN)/mlauth demo $(ARGS)
 
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
-	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist loadfile)
+	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 3 --dist worksteal)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m pytest -m browser $(ARGS)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sqlite3
-import ssl
 import stat
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import trustme
 from pydantic import SecretStr
 
 from mlauth.demo import http_server
@@ -227,22 +225,6 @@ def test_a_server_keeps_to_its_folder(zenml_server: ZenMLServer) -> None:
     assert stat.S_IMODE(zenml_server.log.stat().st_mode) == 0o600
     for pid in zenml_server.pids():
         assert psutil.Process(pid).environ()["HOME"].startswith(str(zenml_server.folder))
-
-
-def test_with_a_certificate_the_server_speaks_tls(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-
-    with ZenMLServer(tmp_path / "z", tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
-        assert server.url.startswith("https://")
-        assert server.create_service_account("over-tls")
-        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-        assert httpx.get(f"{server.url}/health", verify=context).status_code == 200
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.url}/health")
 
 
 # --- Prefect ------------------------------------------------------------------------------------

@@ -64,29 +64,13 @@ def home(folder: Path) -> dict[str, str]:
     return {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
 
 
-@pytest.mark.parametrize(
-    ("example", "pool", "kind"),
-    [
-        ("zenml-on-kubernetes", "kubernetes-pool", "kubernetes"),
-        ("zenml-on-prefect", "process-pool", "process"),
-    ],
-)
-def test_an_example_runs_as_container_work_pools_run_it(
-    example: str,
-    pool: str,
-    kind: str,
-    tmp_path: Path,
-    prefect_server: PrefectServer,
-    zenml_server: ZenMLServer,
-    component_flavor: None,
+def test_the_example_for_kubernetes_runs_as_its_work_pool_runs_it(
+    tmp_path: Path, prefect_server: PrefectServer, zenml_server: ZenMLServer
 ) -> None:
     account = new_account(zenml_server, tmp_path)
-    image = edited(example, tmp_path, account, account.reference)
-    prefect_server.request(
-        "POST",
-        "/work_pools/",
-        {"name": pool, "type": kind, "base_job_template": TEMPLATE if "kub" in kind else {}},
-    )
+    image = edited("zenml-on-kubernetes", tmp_path, account, account.reference)
+    pool = {"name": "kubernetes-pool", "type": "kubernetes", "base_job_template": TEMPLATE}
+    prefect_server.request("POST", "/work_pools/", pool)
     deploy(image, "prod", prefect_server)
     container = tmp_path / "container"
     done = execute_flow_run(prefect_server, "train-model/prod", container, home(container))
@@ -94,17 +78,12 @@ def test_an_example_runs_as_container_work_pools_run_it(
     assert done.flow_run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
     assert any(line.startswith("accuracy ") for line in logs)
-    if (image / "register_stack.py").exists():
-        path = "/runs?size=1&sort_by=desc:created&hydrate=true"
-        (run,) = zenml_server.request("GET", path)["items"]
-        written = run["metadata"]["run_metadata"]["service_account_check"]
-        assert (written["account"], written["status"]) == (account.name, "passed")
     for folder in (container, prefect_server.folder, zenml_server.folder, image):
         assert search([account.key], folder).found == []
 
 
 @pytest.mark.parametrize("way", ["worker", "execute"])
-def test_the_example_runs_with_its_key_in_key_vault(
+def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
     way: str,
     tmp_path: Path,
     prefect_server: PrefectServer,
@@ -135,6 +114,11 @@ def test_the_example_runs_with_its_key_in_key_vault(
     logs = flow_run_logs(prefect_server, run.id)
     assert run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
+    assert any(line.startswith("accuracy ") for line in logs)
+    path = "/runs?size=1&sort_by=desc:created&hydrate=true"
+    (pipeline_run,) = zenml_server.request("GET", path)["items"]
+    written = pipeline_run["metadata"]["run_metadata"]["service_account_check"]
+    assert (written["account"], written["status"]) == (account.name, "passed")
     # One challenge, one token, one GET; the logins are the step's and that of ZenML's own client.
     assert [(asked.method, asked.status) for asked in vault.requests] == [
         ("GET", 401),

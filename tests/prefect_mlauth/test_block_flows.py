@@ -53,7 +53,7 @@ def profile(account: Account, canary: str, prefect_api: PrefectServer, tmp_path:
     return name
 
 
-@pytest.mark.parametrize("flow", ["login", "login_async"])
+@pytest.mark.parametrize(("way", "flow"), [("worker", "login"), ("execute", "login_async")])
 def test_a_flow_works_as_the_account_until_the_with_ends(
     way: str, flow: str, project: Project, account: Account, block: str
 ) -> None:
@@ -76,11 +76,11 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert account.key not in documents
 
 
-@pytest.mark.parametrize("flow", ["profile", "profile_async"])
+@pytest.mark.parametrize(("way", "flow"), [("worker", "profile"), ("execute", "profile_async")])
 def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
-    flow: str, project: Project, account: Account, profile: str, canary: str
+    way: str, flow: str, project: Project, account: Account, profile: str, canary: str
 ) -> None:
-    run = project.run("execute", project.deploy(flow, file=FILE), BLOCK=profile)
+    run = project.run(way, project.deploy(flow, file=FILE), BLOCK=profile)
     assert run.result.state_type == "COMPLETED", run.text + run.output
     facts = run.facts
     assert {"CANARY", "ZENML_STORE_API_KEY"} <= set(facts["variables"])
@@ -94,12 +94,11 @@ def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
     assert account.key not in documents
 
 
-@pytest.mark.parametrize("flow", ["login", "login_async"])
 def test_a_key_that_is_refused_fails_the_run_with_one_line(
-    flow: str, project: Project, account: Account, block: str
+    project: Project, account: Account, block: str
 ) -> None:
     account.file.write_text(api_key("canary-unknown-key"))
-    run = project.run("execute", project.deploy(flow, file=FILE), BLOCK=block)
+    run = project.run("worker", project.deploy("login_async", file=FILE), BLOCK=block)
     assert run.result.state_type == "FAILED", run.text
     assert "does not know the key: it was deleted, or is one of another" in run.result.message
     assert "\n" not in run.result.message
