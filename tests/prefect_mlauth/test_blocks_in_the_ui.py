@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,10 +19,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from mlauth.demo.servers import PrefectServer
 from tests.accounts import Account
 from tests.conftest import untraced
+from tests.servers.published import HOST, published
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-DOCS = Path(__file__).parents[2] / "docs"
 URL = "https://zenml.example.com"
 TITLES = "Block Name", "Server URL", "API key (a reference)", "Service account"
 SCREENSHOTS = "TEST_SCREENSHOTS"  # the folder for the pictures that docs/ has
@@ -41,28 +36,10 @@ def server(tmp_path: Path) -> Iterator[PrefectServer]:
         yield server
 
 
-@contextmanager
-def published() -> Iterator[int]:
-    """Serve the logo at a port, as the place does where it will be published."""
-
-    class Published(http.server.SimpleHTTPRequestHandler):
-        def translate_path(self, path: str) -> str:
-            return super().translate_path(path.removeprefix("/mlauth/mlauth/main/docs"))
-
-    handler = partial(Published, directory=str(DOCS))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trustme.CA().issue_cert("raw.githubusercontent.com").configure_cert(context)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1]
-        server.shutdown()
-
-
 @pytest.fixture
 def browser_arguments() -> Iterator[list[str]]:
-    with published() as port:
-        logo = f"MAP raw.githubusercontent.com 127.0.0.1:{port}"
+    with published(trustme.CA()) as port:
+        logo = f"MAP {HOST} 127.0.0.1:{port}"
         rules = f"{logo}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
         yield [f"host-resolver-rules={rules}", "ignore-certificate-errors"]
 
