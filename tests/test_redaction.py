@@ -16,8 +16,8 @@ from mlauth import redaction
 CANARY = 'canary-7fQ/+"ü\\~&9x'
 
 
-@pytest.fixture(autouse=True, scope="module")
-def registered() -> None:
+@pytest.fixture(autouse=True)
+def registered(nothing_registered: None) -> None:
     redaction.register([CANARY])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -44,7 +45,7 @@ class FaultyServer:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             connection.settimeout(10)
-            self.requests.append(connection.recv(65536))
+            self.requests.append(_whole(connection))
             reply(connection, self)
         except OSError:
             pass  # the client went away, as some of these replies make it
@@ -54,6 +55,19 @@ class FaultyServer:
     def close(self) -> None:
         self.closing.set()
         self._socket.close()
+
+
+def _whole(connection: socket.socket) -> bytes:
+    """Read a request with its body: what is left unread when a server closes resets the answer."""
+    request = connection.recv(65536)
+    head, blank, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
+    while blank and length and len(body) < int(length[1]):
+        received = connection.recv(65536)
+        if not received:
+            break
+        body += received
+    return head + blank + body
 
 
 @contextmanager
