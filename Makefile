@@ -16,7 +16,7 @@ LOCK := requirements/lock.txt
 # pip's own settings (index, proxy, certificates) are left as they are.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-browser check bench lock clean
+.PHONY: help demo test test-load test-browser check bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -25,7 +25,10 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 	@$(BIN)/mlauth demo $(ARGS)
 
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
-	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 3 --dist worksteal)
+	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
+
+test-load: $(VENV)/.installed ## hundreds of processes on one vault, many flow runs at once (a minute or two)
+	@$(BIN)/python -m pytest -m load $(ARGS)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m pytest -m browser $(ARGS)

@@ -14,7 +14,7 @@ from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 from tests.servers.azure import Azure
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
 PROCESSES, RUNS = 200, 10
 
