@@ -125,7 +125,7 @@ def _unverified_context() -> ssl.SSLContext:
 _UNVERIFIED = _unverified_context()
 
 
-def http_client(base_url: str, *, timeout: float = 60.0) -> httpx.Client:
+def http_client(base_url: str, *, timeout: float = 120.0) -> httpx.Client:
     """A client for a server of ours: no proxy, no netrc, no redirect."""
     return httpx.Client(base_url=base_url, timeout=timeout, trust_env=False, verify=_UNVERIFIED)
 

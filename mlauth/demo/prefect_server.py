@@ -89,6 +89,8 @@ class PrefectServer(HTTPServer):
             folder,
             {
                 "PREFECT_API_URL": self.api_url,
+                # Two writers can lock each other out of SQLite for the 60 s that Prefect sets.
+                "PREFECT_API_REQUEST_TIMEOUT": "120",
                 "PREFECT_HOME": str(private_folder(folder / "prefect")),
                 "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
                 **PLAIN_OUTPUT,
