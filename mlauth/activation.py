@@ -31,6 +31,7 @@ from mlauth.errors import (
     ResolutionError,
     StoreError,
 )
+from mlauth.never_pickled import NeverPickled
 from mlauth.record import RECORD, Entry, read_record, remember, write_record
 from mlauth.variables import value_problem
 
@@ -59,7 +60,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(NeverPickled):
     """What is ready to be exported."""
 
     exports: list[Exports]
@@ -154,7 +155,7 @@ def caller() -> tuple[int, object]:
         return threading.get_ident(), None
 
 
-class Exported:
+class Exported(NeverPickled):
     """What was exported, until it is undone. Others may be exported and undone in between.
 
     Attributes:

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault
+from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import Transient, retry_after
 from mlauth.stores import sdk
 
@@ -44,7 +45,7 @@ _EXTRA = "azurekv"
 
 
 @dataclass(frozen=True)
-class ServicePrincipal:
+class ServicePrincipal(NeverPickled):
     """An application's own secret or certificate."""
 
     tenant: str
@@ -267,7 +268,7 @@ class Tokens:
     def __init__(self, identity: Identity, authority: str) -> None:
         self._identity = identity
         self._lock = threading.Lock()
-        self._kept: dict[tuple[object, ...], AccessToken] = {}
+        self._kept: dict[tuple[object, ...], tuple[SecretStr, int]] = {}
         self._answer: tuple[int, str | None] | None = None
         self._refused: tuple[float, IdentityUnavailable] | None = None
         # The SDK's retries are off: ours are bounded by the deadline. An explicit authority, as
@@ -295,8 +296,8 @@ class Tokens:
         key = (scopes, options.get("tenant_id"))
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None and not claims and kept.expires_on - time.time() > _FRESH_SECONDS:
-                return kept
+            if kept is not None and not claims and kept[1] - time.time() > _FRESH_SECONDS:
+                return _access_token(*kept)
             if self._refused is not None and time.monotonic() < self._refused[0]:
                 raise self._refused[1]
             self._answer = None
@@ -308,7 +309,7 @@ class Tokens:
                 if isinstance(explained, IdentityUnavailable):
                     self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
                 raise explained from None
-            self._kept[key] = token
+            self._kept[key] = SecretStr(token.token), token.expires_on
             return token
 
     def _look(self, response: Any) -> None:
@@ -379,6 +380,12 @@ def tokens(identity: Identity, authority: str) -> Tokens:
         authority: the host of Microsoft Entra in the vault's cloud.
     """
     return Tokens(identity, authority)
+
+
+def _access_token(value: SecretStr, expires_on: int) -> AccessToken:
+    # The SDK's class prints the token: it is made for the SDK alone, and not kept.
+    kind = sdk("azure.core.credentials", _EXTRA).AccessToken
+    return kind(value.get_secret_value(), expires_on)  # type: ignore[no-any-return]
 
 
 @contextmanager

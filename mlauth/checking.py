@@ -32,6 +32,7 @@ from mlauth.credentials.zenml import (
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
 from mlauth.http import is_loopback
+from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.resolving import Expired, all_or_errors, try_all
 from mlauth.stores import StoredSecret
@@ -44,7 +45,7 @@ DEFAULT_FILE = "mlauth.toml"
 
 
 @dataclass
-class Examination:
+class Examination(NeverPickled):
     """What a walk through the stages brought.
 
     Attributes:

@@ -7,7 +7,7 @@ Exceptions of SDKs are chained only where they cannot carry one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mlauth.checks import CheckReport
@@ -76,6 +76,9 @@ class ResolutionError(MLAuthError):
             + "; ".join(str(error) for error in self.errors)
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors,)
+
 
 class DeadlineExceeded(MLAuthError):
     """The time limit of the whole operation was reached."""
@@ -111,6 +114,9 @@ class CheckFailed(MLAuthError):
         self.report = report
         super().__init__(report.summary())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.report,)
+
 
 class CheckUnknown(MLAuthError):
     """The check could not find out (throttled, 5xx, no answer in time): they may be fine.
@@ -122,3 +128,6 @@ class CheckUnknown(MLAuthError):
     def __init__(self, report: CheckReport) -> None:
         self.report = report
         super().__init__(report.summary())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.report,)

@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import Deadline
 from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
+from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import Transient, retry, retry_after
 
 _MOST_BYTES = 1024 * 1024
@@ -26,18 +28,23 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(NeverPickled):
     """What a service answered.
 
     Attributes:
         status: the HTTP status.
-        body: the decoded JSON, or None where it is none.
+        content: the decoded JSON, or None where it is none; a token may be in it.
         content_type: for messages.
     """
 
     status: int
-    body: Any
+    content: Secret[Any]
     content_type: str
+
+    @property
+    def body(self) -> Any:
+        """What `content` holds."""
+        return self.content.get_secret_value()
 
 
 class Service:
@@ -136,7 +143,7 @@ class Service:
             body = httpx.Response(status, content=content).json()
         except (ValueError, RecursionError):
             body = None
-        return Answer(status, body, plain(content_type) or "no content type")
+        return Answer(status, Secret(body), plain(content_type) or "no content type")
 
     def _explain(self, error: Exception, path: str) -> Exception:
         """Turn a fault of the connection into one line that says what to change."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import Deadline
@@ -63,13 +64,13 @@ def refusal(kind: type[Exception], url: str, ca: str | None = None) -> str:
 
 def test_an_answer_is_decoded() -> None:
     with faulty(answer(200, b'{"a": 1}')) as server:
-        assert ask(server.url) == Answer(200, {"a": 1}, "application/json")
+        assert ask(server.url) == Answer(200, Secret({"a": 1}), "application/json")
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409])
 def test_an_answer_below_500_is_the_callers_to_judge(status: int) -> None:
     with faulty(answer(status, b"<html>", content_type="text/html; charset=x")) as server:
-        assert ask(server.url) == Answer(status, None, "text/html")
+        assert ask(server.url) == Answer(status, Secret(None), "text/html")
         assert len(server.requests) == 1
 
 

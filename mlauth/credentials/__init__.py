@@ -17,13 +17,14 @@ from mlauth.checks import CheckReport
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.faults import plain
+from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 
 C = TypeVar("C", bound="Credentials")
 
 
 @dataclass
-class Exports:
+class Exports(NeverPickled):
     """What an activation puts into the environment.
 
     Attributes:

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import SecretStr
 
 from mlauth.demo.environment import child_environment, private_folder
 from mlauth.demo.processes import ServerError, end_tree, spawn, tree, without_colours
 from mlauth.demo.signals import uninterrupted, unwatch_signals, watch_signals
+from mlauth.never_pickled import NeverPickled
 
 Managed = TypeVar("Managed", bound="ManagedProcess")
 
@@ -31,7 +33,7 @@ def _stop_all() -> None:
         process.stop()
 
 
-class ManagedProcess(ABC):
+class ManagedProcess(NeverPickled, ABC):
     """A process with a folder and a log that is ready when its context is entered.
 
     A subclass says what to run (`_command`), in which environment (`_environment`) and when it is
@@ -62,7 +64,7 @@ class ManagedProcess(ABC):
     ) -> None:
         self.folder = Path(folder).resolve()
         self.log = self.folder / "log.txt"
-        self._extra = dict(env or {})
+        self._extra = {name: SecretStr(value) for name, value in (env or {}).items()}
         self._python = python
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
@@ -99,7 +101,8 @@ class ManagedProcess(ABC):
         if self._process is not None:
             return
         private_folder(self.folder)
-        environment = child_environment(self.folder, self._environment() | self._extra)
+        extra = {name: value.get_secret_value() for name, value in self._extra.items()}
+        environment = child_environment(self.folder, self._environment() | extra)
         watch_signals()
         try:
             with (

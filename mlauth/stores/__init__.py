@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import SecretStr
 
 from mlauth.errors import MissingDependency
+from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
     from mlauth.references import SecretReference
@@ -38,7 +39,7 @@ class Grammar:
 
 
 @dataclass(frozen=True)
-class StoredSecret:
+class StoredSecret(NeverPickled):
     """A secret as a store gave it.
 
     Attributes:

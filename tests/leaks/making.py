@@ -1,0 +1,324 @@
+"""How an object of every public class is made, each where a secret has been at hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import mlauth
+from mlauth import azure_identity, checks, errors, faults, retrying, stores
+from mlauth.activation import Exported, Prepared, export
+from mlauth.checking import Examination, examine
+from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.deadline import Deadline
+from mlauth.demo.flow_runs import ExecutedFlowRun, FlowRunResult
+from mlauth.demo.prefect_server import PrefectServer, ProcessWorker
+from mlauth.demo.search import search
+from mlauth.demo.signals import Terminated
+from mlauth.demo.zenml_server import ZenMLServer
+from mlauth.http import Service
+from mlauth.never_pickled import NeverPickled
+from mlauth.profiles import Settings, load_profile
+from mlauth.redaction import MaskingFormatter
+from mlauth.references import SecretReference
+from mlauth.stores import StoredSecret, memory
+from tests.leaks.canaries import canary, token, zenml_key
+from tests.servers.azure import Azure
+from tests.servers.faults import FaultyServer, answer, faulty
+
+
+class Here:
+    """Where objects are made, and the values that they must not show."""
+
+    def __init__(
+        self, folder: Path, azure: Azure, patch: pytest.MonkeyPatch, stack: ExitStack
+    ) -> None:
+        self.folder, self.azure, self.patch, self.stack = folder, azure, patch, stack
+        self.key, self.other = zenml_key("key"), canary("other")
+        self.token = token("token")
+        self.cookie = token("cookie")
+        self.values = [self.key, self.other, self.token, self.cookie]
+        (folder / "key").write_text(self.key)
+        (folder / "other").write_text(self.other)
+        self.profile: dict[str, dict[str, str]] = {
+            "zenml": self.zenml(),
+            "env": {"OTHER": self.reference("other")},
+        }
+
+    def reference(self, name: str) -> str:
+        return f"file://{self.folder}/{name}"
+
+    def zenml(self, url: str = "https://zenml.example.com") -> dict[str, str]:
+        return {"store_url": url, "api_key": self.reference("key")}
+
+    def config(self) -> str:
+        file = self.folder / "mlauth.toml"
+        file.write_text(
+            f'[profiles.p.zenml]\nstore_url = "https://zenml.example.com"\n'
+            f'api_key = "{self.reference("key")}"\n'
+            f'[profiles.p.env]\nOTHER = "{self.reference("other")}"\n'
+        )
+        return str(file)
+
+    def server(self) -> AbstractContextManager[FaultyServer]:
+        """A ZenML server that sends back what it was sent, and sets a cookie."""
+        body = {
+            "version": "0.98.0",
+            "access_token": self.token,
+            "name": self.key,
+            "body": {"is_service_account": True, "key": self.key, "token": self.token},
+        }
+        return faulty(answer(200, json.dumps(body).encode(), Set_Cookie=f"t={self.cookie}"))
+
+    def examined(self) -> Examination:
+        with self.server() as server:
+            credentials = ZenMLCredentials.of("test", self.zenml(server.url))
+            return examine(credentials, Deadline(10))
+
+    def secret(self, name: str = "key") -> StoredSecret:
+        reference = SecretReference.parse(self.reference(name))
+        return stores.new_store("file").read(reference, timeout=5)
+
+    def as_application(self) -> azure_identity.ServicePrincipal:
+        for name, value in self.azure.service_principal().items():
+            self.patch.setenv(name, value)
+        self.values.append(self.azure.reader.secret)
+        identity = azure_identity.choose(os.environ)
+        assert isinstance(identity, azure_identity.ServicePrincipal)
+        return identity
+
+    def tokens(self) -> azure_identity.Tokens:
+        tokens = azure_identity.Tokens(self.as_application(), "login.microsoftonline.com")
+        self.values.append(tokens.get("https://vault.azure.net/.default").token)
+        return tokens
+
+    def error(self, kind: type[BaseException]) -> BaseException:
+        """One that was raised where a value is at hand, over another that shows it."""
+        key = self.key
+        try:
+            try:
+                raise ValueError(key)
+            except ValueError:
+                raise kind(f"a line of {len(key)} characters") from None
+        except kind as error:
+            return error
+
+
+def activation(here: Here) -> mlauth.Activation:
+    with (
+        here.server() as server,
+        mlauth.activate(ZenMLCredentials.of("test", here.zenml(server.url)), timeout=10) as active,
+    ):
+        return active
+
+
+def exported(here: Here) -> Exported:
+    """One that is to put back what was a secret before it."""
+    here.patch.setenv("OTHER", here.token)
+    credentials = ZenMLCredentials.of("test", here.zenml())
+    exports = [
+        credentials.exports({"api_key": here.secret().value}),
+        mlauth.EnvironmentSecrets.of("test", {"env": here.profile["env"]}).exports(
+            {"OTHER": here.secret("other").value}
+        ),
+    ]
+    result = export(exports, owner=os.getpid())
+    here.stack.callback(result.undo)
+    return result
+
+
+def activating(here: Here) -> Any:
+    from prefect_mlauth import MLAuthProfile
+
+    here.patch.setenv("OTHER", here.token)
+    result = MLAuthProfile(content={"env": here.profile["env"]}).activate()
+    here.stack.enter_context(result)
+    return result
+
+
+def vault(here: Here) -> Any:
+    here.as_application()
+    vault = here.azure.vault()
+    vault.put("name", here.other)
+    store = stores.new_store("azurekv")
+    read = store.read(SecretReference.parse(f"azurekv://{vault.name}/name"), timeout=10)
+    assert read.value.get_secret_value() == here.other
+    return store
+
+
+def store(scheme: str, location: Callable[[Here], str]) -> Callable[[Here], Any]:
+    def make(here: Here) -> Any:
+        here.patch.setenv("OTHER", here.other)
+        memory.put("other", here.other)
+        here.stack.callback(memory.clear)
+        made = stores.new_store(scheme)
+        assert made.read(SecretReference.parse(location(here)), timeout=5).value
+        return made
+
+    return make
+
+
+def component(here: Here) -> Any:
+    from zenml.enums import StackComponentType
+
+    from zenml_mlauth.alerter import ServiceAccountCheck
+    from zenml_mlauth.flavor import ServiceAccountCheckConfig
+
+    now = datetime.now(timezone.utc)
+    return ServiceAccountCheck(
+        name="check",
+        id=uuid4(),
+        config=ServiceAccountCheckConfig(profile="p", config_file=here.config()),
+        flavor="mlauth",
+        type=StackComponentType.ALERTER,
+        user=None,
+        created=now,
+        updated=now,
+    )
+
+
+def answered(here: Here) -> Any:
+    with here.server() as server, Service(server.url, Deadline(5)) as service:
+        return service.request("POST", "/", data={"password": here.key}, token=here.token)
+
+
+def service(here: Here) -> Any:
+    with here.server() as server, Service(server.url, Deadline(5)) as made:
+        made.request("POST", "/", data={"password": here.key}, token=here.token)
+        return made
+
+
+def literal(here: Here) -> Any:
+    """What a block says of a key where its reference belongs."""
+    from prefect_mlauth import ZenMLCredentials as Block
+
+    with pytest.raises(errors.InvalidBlock) as raised:
+        Block(store_url="https://zenml.example.com", api_key=here.key)
+    return raised.value
+
+
+def block(name: str, fields: Callable[[Here], Mapping[str, Any]]) -> Callable[[Here], Any]:
+    return lambda here: getattr(import_module("prefect_mlauth"), name)(**fields(here))
+
+
+def flavor(here: Here) -> Any:
+    from zenml_mlauth import ServiceAccountCheckFlavor
+
+    return ServiceAccountCheckFlavor()
+
+
+def report(here: Here) -> checks.CheckReport:
+    return here.examined().report
+
+
+def zenml_server(here: Here) -> ZenMLServer:
+    server = ZenMLServer(here.folder, env={"ZENML_SERVER_PRO_OAUTH2_CLIENT_SECRET": here.other})
+    here.values.append(server.admin_password.get_secret_value())
+    return server
+
+
+def refused(*names: str) -> Callable[[Here], Any]:
+    def make(here: Here) -> Any:
+        with pytest.raises(errors.ResolutionError) as raised:
+            mlauth.resolve({name: here.reference(name) for name in names})
+        return raised.value
+
+    return make
+
+
+BUILDERS: dict[str, Callable[[Here], Any]] = {
+    "mlauth.activation.Activation": activation,
+    "mlauth.activation.Exported": exported,
+    "mlauth.activation.Prepared": lambda here: Prepared(
+        list(here.examined().exports.values()), here.examined().report, []
+    ),
+    "mlauth.azure_identity.ManagedIdentity": lambda here: azure_identity.choose(
+        here.azure.environment() | {"AZURE_CLIENT_SECRET": ""}
+    ),
+    "mlauth.azure_identity.ServicePrincipal": Here.as_application,
+    "mlauth.azure_identity.ThisMachine": lambda here: azure_identity.choose({}),
+    "mlauth.azure_identity.Tokens": Here.tokens,
+    "mlauth.azure_identity.WorkloadIdentity": lambda here: azure_identity.choose(
+        here.azure.workload_identity(here.folder)
+    ),
+    "mlauth.checking.Examination": Here.examined,
+    "mlauth.checks.CheckReport": report,
+    "mlauth.checks.Stage": lambda here: report(here).results[0].stage,
+    "mlauth.checks.StageResult": lambda here: report(here).results[-1],
+    "mlauth.checks.Status": lambda here: report(here).status,
+    "mlauth.credentials.Exports": lambda here: here.examined().exports["zenml"],
+    "mlauth.credentials.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
+        "test", {"env": here.profile["env"]}
+    ),
+    "mlauth.credentials.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of(
+        "test", here.zenml()
+    ),
+    "mlauth.deadline.Deadline": lambda here: Deadline(5),
+    "mlauth.demo.flow_runs.ExecutedFlowRun": lambda here: ExecutedFlowRun(
+        subprocess.CompletedProcess([], 0, "", ""), FlowRunResult("id", "COMPLETED", "Done", "")
+    ),
+    "mlauth.demo.flow_runs.FlowRunResult": lambda here: FlowRunResult("id", "FAILED", "Bad", "why"),
+    "mlauth.demo.prefect_server.PrefectServer": lambda here: PrefectServer(
+        here.folder, env={"PREFECT_SERVER_API_AUTH_STRING": here.other}
+    ),
+    "mlauth.demo.prefect_server.ProcessWorker": lambda here: ProcessWorker(
+        here.folder,
+        PrefectServer(here.folder),
+        pool="p",
+        env={"PREFECT_API_AUTH_STRING": here.other},
+    ),
+    "mlauth.demo.zenml_server.ZenMLServer": zenml_server,
+    "mlauth.demo.signals.Terminated": lambda here: Terminated(signal.SIGTERM),
+    "mlauth.demo.search.Search": lambda here: search([here.key], here.folder),
+    "mlauth.errors.CheckFailed": lambda here: errors.CheckFailed(report(here)),
+    "mlauth.errors.CheckUnknown": lambda here: errors.CheckUnknown(report(here)),
+    "mlauth.errors.InvalidBlock": literal,
+    "mlauth.errors.ResolutionError": refused("absent", "missing"),
+    "mlauth.faults.Fault": lambda here: faults.connection_fault(
+        here.error(socket.gaierror), "host", trust="trust"
+    ),
+    "mlauth.http.Answer": answered,
+    "mlauth.http.Service": service,
+    "mlauth.never_pickled.NeverPickled": lambda here: NeverPickled(),
+    "mlauth.profiles.Profile": lambda here: load_profile("p", here.config()),
+    "mlauth.profiles.Settings": lambda here: Settings(profile="p"),
+    "mlauth.record.Entry": lambda here: exported(here).entry,
+    "mlauth.redaction.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
+    "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
+    "mlauth.retrying.Transient": lambda here: retrying.Transient(errors.StoreUnavailable("later")),
+    "mlauth.stores.Access": lambda here: stores.new_store("file").describe(
+        SecretReference.parse(here.reference("key"))
+    ),
+    "mlauth.stores.Grammar": lambda here: stores.grammar("azurekv"),
+    "mlauth.stores.StoredSecret": Here.secret,
+    "mlauth.stores.azurekv.Store": vault,
+    "mlauth.stores.env.Store": store("env", lambda here: "env://OTHER"),
+    "mlauth.stores.file.Store": store("file", lambda here: here.reference("other")),
+    "mlauth.stores.memory.Store": store("memory", lambda here: "memory://other"),
+    "prefect_mlauth.blocks.activating.Activating": activating,
+    "prefect_mlauth.blocks.azure_key_vault_secret.AzureKeyVaultSecret": block(
+        "AzureKeyVaultSecret", lambda here: {"vault": "acme-prod", "name": "token"}
+    ),
+    "prefect_mlauth.blocks.profile.MLAuthProfile": block(
+        "MLAuthProfile", lambda here: {"content": here.profile}
+    ),
+    "prefect_mlauth.blocks.zenml_credentials.ZenMLCredentials": block(
+        "ZenMLCredentials", lambda here: here.zenml()
+    ),
+    "zenml_mlauth.alerter.ServiceAccountCheck": component,
+    "zenml_mlauth.flavor.ServiceAccountCheckConfig": lambda here: component(here).config,
+    "zenml_mlauth.flavor.ServiceAccountCheckFlavor": flavor,
+}
