@@ -17,6 +17,7 @@ from typing import TypeVar
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bare
 
 T = TypeVar("T")
+THREAD = "mlauth"  # the name of every thread of ours
 
 
 class Deadline:
@@ -77,7 +78,7 @@ class Deadline:
         for index, function in enumerate(functions):
             context = contextvars.copy_context()
             threading.Thread(
-                target=context.run, args=(work, index, function), name="mlauth", daemon=True
+                target=context.run, args=(work, index, function), name=THREAD, daemon=True
             ).start()
         results: dict[int, T | BaseException] = {}
         while len(results) < len(functions):

@@ -6,6 +6,7 @@ Faults that may pass are retried inside the deadline, and every fault becomes on
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,20 @@ import httpx
 from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
-from mlauth.deadline import Deadline
+from mlauth.deadline import THREAD, Deadline
 from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
 from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import Transient, retry, retry_after
 
 _MOST_BYTES = 1024 * 1024
+
+
+def _shows_no_headers(record: logging.LogRecord) -> bool:
+    """Drop what httpcore logs, at DEBUG, of answers to us: a login's has tokens in its cookies."""
+    return record.threadName != THREAD or "receive_response_headers.complete" not in record.msg
+
+
+logging.getLogger("httpcore.http11").addFilter(_shows_no_headers)
 _ATTEMPTS = 5
 
 

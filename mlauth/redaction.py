@@ -23,7 +23,7 @@ _spellings: list[str] = []  # the longest first: of two that start alike, none l
 
 
 def register(values: Iterable[str]) -> None:
-    """Mask these values from now on, in this process.
+    """Mask these values in what is logged from now on in this process; see `guard_logging`.
 
     Args:
         values: the secrets; those under four characters are left out.
@@ -37,6 +37,7 @@ def register(values: Iterable[str]) -> None:
         every = {*_spellings, *(spelling for value in new for spelling in spellings(value))}
         # No regular expression: compiling one takes 12 s for a value of 1 MiB.
         _spellings = sorted(every, key=len, reverse=True)
+    guard_logging()
 
 
 def mask(text: str) -> str:

@@ -45,8 +45,8 @@ def resolve(
         timeout: seconds for everything together.
 
     Returns:
-        The value, or a dictionary with the mapping's names. Values are masked in log handlers
-        that mlauth guards (`mlauth.redaction`).
+        The value, or a dictionary with the mapping's names. Values are masked in log records
+        of this process from then on.
 
     Raises:
         InvalidReference: a reference is none.

@@ -18,10 +18,11 @@ from zenml.enums import StoreType
 from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
+from mlauth import redaction
 from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
 from mlauth.credentials.zenml import near_misses, probe_server, refusal
-from mlauth.deadline import Deadline
+from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.profiles import Profile, load_profile
 
@@ -131,6 +132,7 @@ def _walk(
     with report.stage("zenml", Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
         result.detail = f"ZenML's client uses {store.url}"
+    redaction.register([token.get_secret_value()])
     fingerprint = hashlib.sha256(token.get_secret_value().encode()).hexdigest()
     key = (store.url, fingerprint, service_account, profile_name, config_file)
     with _lock:
@@ -162,7 +164,7 @@ def _walk(
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
     """Keep our requests out of the pipeline's output: ZenML shows what httpx logs of each."""
-    return record.threadName != "mlauth" or record.levelno > logging.INFO
+    return record.threadName != THREAD or record.levelno > logging.INFO
 
 
 def _connection(service_account: str | None) -> tuple[Any, SecretStr]:

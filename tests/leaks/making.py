@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,7 +37,7 @@ from mlauth.references import SecretReference
 from mlauth.stores import StoredSecret, memory
 from tests.leaks.canaries import canary, token, zenml_key
 from tests.servers.azure import Azure
-from tests.servers.faults import FaultyServer, answer, faulty
+from tests.servers.faults import FaultyServer, Reply, answer, faulty
 
 
 class Here:
@@ -64,24 +64,30 @@ class Here:
     def zenml(self, url: str = "https://zenml.example.com") -> dict[str, str]:
         return {"store_url": url, "api_key": self.reference("key")}
 
-    def config(self) -> str:
+    def config(self, url: str = "https://zenml.example.com") -> str:
         file = self.folder / "mlauth.toml"
         file.write_text(
-            f'[profiles.p.zenml]\nstore_url = "https://zenml.example.com"\n'
-            f'api_key = "{self.reference("key")}"\n'
+            f'[profiles.p.zenml]\nstore_url = "{url}"\napi_key = "{self.reference("key")}"\n'
             f'[profiles.p.env]\nOTHER = "{self.reference("other")}"\n'
         )
         return str(file)
 
-    def server(self) -> AbstractContextManager[FaultyServer]:
-        """A ZenML server that sends back what it was sent, and sets a cookie."""
+    def good(self) -> Reply:
+        """What is right for every question to ZenML, and sends back what it was sent."""
         body = {
-            "version": "0.98.0",
+            "version": metadata.version("zenml"),
+            "deployment_type": "other",
+            "database_type": "sqlite",
+            "secrets_store_type": "sql",
+            "auth_scheme": "OAUTH2_PASSWORD_BEARER",
             "access_token": self.token,
             "name": self.key,
             "body": {"is_service_account": True, "key": self.key, "token": self.token},
         }
-        return faulty(answer(200, json.dumps(body).encode(), Set_Cookie=f"t={self.cookie}"))
+        return answer(200, json.dumps(body).encode(), Set_Cookie=f"t={self.cookie}")
+
+    def server(self) -> AbstractContextManager[FaultyServer]:
+        return faulty(self.good())
 
     def examined(self) -> Examination:
         with self.server() as server:
