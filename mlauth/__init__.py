@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlauth.profiles import Profile, load_profile
     from mlauth.references import SecretReference
     from mlauth.resolving import resolve
+    from mlauth.rotation import Rotation, rotate_zenml
 
 # Imported when they are first used: a pull step pays at every run for what it does not need.
 _MODULES = {
@@ -27,6 +28,7 @@ _MODULES = {
     "EnvironmentSecrets": "credentials.env",
     "MLAuthError": "errors",
     "Profile": "profiles",
+    "Rotation": "rotation",
     "SecretReference": "references",
     "Stage": "checks",
     "StageResult": "checks",
@@ -36,6 +38,7 @@ _MODULES = {
     "check": "checking",
     "load_profile": "profiles",
     "resolve": "resolving",
+    "rotate_zenml": "rotation",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "EnvironmentSecrets",
     "MLAuthError",
     "Profile",
+    "Rotation",
     "SecretReference",
     "Stage",
     "StageResult",
@@ -53,6 +57,7 @@ __all__ = [
     "check",
     "load_profile",
     "resolve",
+    "rotate_zenml",
 ]
 
 

@@ -128,11 +128,12 @@ def prepare(
         else:
             warnings.append(f"not proven: {report.summary()}; going on all the same")
     if failures:
-        raise _as_one(failures, report)
+        raise as_one(failures, report)
     return Prepared(list(exports.values()), report, warnings)
 
 
-def _as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
+def as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
+    """Return the error to raise for what an examination found."""
     stores = [
         each
         for failure in failures

@@ -1,4 +1,4 @@
-"""The command line: `mlauth check | exec | explain | demo`."""
+"""The command line: `mlauth check | exec | explain | rotate | demo`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from mlauth.activation import export, prepare
 from mlauth.checking import check
 from mlauth.checks import CheckReport, Status, is_unknown
 from mlauth.deadline import Deadline
-from mlauth.errors import InvalidReference, MLAuthError
+from mlauth.errors import (
+    InvalidCredentials,
+    InvalidProfile,
+    InvalidReference,
+    MLAuthError,
+    RotationIncomplete,
+)
 from mlauth.profiles import Settings, settings
 from mlauth.references import SecretReference
 from mlauth.resolving import read_all
+from mlauth.rotation import DAY, prepare_zenml
+from mlauth.signals import uninterrupted
 
-PASSED, FAILED, WRONG_USE, UNKNOWN = 0, 1, 2, 3
+PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
 # As of env(1): https://www.gnu.org/software/coreutils/manual/html_node/env-invocation.html
 CANNOT_PREPARE, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
 _CODES = {Status.PASSED: PASSED, Status.FAILED: FAILED, Status.UNKNOWN: UNKNOWN}
@@ -191,6 +199,54 @@ def explain(reference: str) -> None:
         raise SystemExit(UNKNOWN if is_unknown(error) else FAILED) from None
     version_read = f" (version {secret.version})" if secret.version else ""
     click.echo(f"readable   yes{version_read}")
+
+
+@main.group()
+def rotate() -> None:
+    """Give a service account a new key, and store it."""
+
+
+@rotate.command("zenml")
+@_with_profile
+@click.option(
+    "--retain",
+    type=int,
+    default=DAY,
+    show_default=True,
+    metavar="MINUTES",
+    help="How long the old key works beside the new one: longer than runs last.",
+)
+@click.option("--new-key", is_flag=True, help="Make a second key instead; ends no key.")
+@_one_line_errors(WRONG_USE)
+def rotate_zenml_command(
+    profile: str | None, config: str | None, retain: int, new_key: bool
+) -> None:
+    """Rotate the API key of a profile's ZenML service account.
+
+    The new key is written to where the profile names it, proven, and shown to
+    nobody. Exit code: 0 rotated, 1 not rotated, 2 wrong use or configuration,
+    3 not rotated (a service gave no answer), 4 rotated, but the new key is not
+    stored or not proven: the old one works for the retain period.
+    """
+    chosen = _settings(profile, config)
+    if chosen.profile is None:
+        _fail("name the profile: --profile or MLAUTH_PROFILE", WRONG_USE)
+    try:
+        ready = prepare_zenml(
+            chosen.profile,
+            retain_minutes=retain,
+            new_key=new_key,
+            timeout=chosen.timeout,
+            config=chosen.config,
+        )
+        with uninterrupted():
+            click.echo(f"rotated: {ready.rotate()}")
+    except RotationIncomplete as error:
+        _fail(str(error), INCOMPLETE)
+    except (InvalidProfile, InvalidCredentials):
+        raise
+    except MLAuthError as error:
+        _fail(f"nothing was rotated: {error}", UNKNOWN if is_unknown(error) else FAILED)
 
 
 @main.command()

@@ -7,6 +7,7 @@ Exceptions of SDKs are chained only where they cannot carry one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -101,6 +102,25 @@ class InvalidBlock(MLAuthError):
 
 class ActivationError(MLAuthError):
     """A value cannot be exported, or the process is not one that credentials may be exported in."""
+
+
+class RotationFailed(MLAuthError):
+    """A key was not rotated: the one that is stored goes on working."""
+
+
+class RotationIncomplete(MLAuthError):
+    """A key was rotated, but the new one is not known to be stored and to work.
+
+    Attributes:
+        old_key_until: until when the old key works (UTC); None if it does not end.
+    """
+
+    def __init__(self, message: str, old_key_until: datetime | None) -> None:
+        super().__init__(message)
+        self.old_key_until = old_key_until
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.old_key_until)
 
 
 class CheckFailed(MLAuthError):

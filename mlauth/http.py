@@ -25,6 +25,7 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import Transient, retry, retry_after
 
 _MOST_BYTES = 1024 * 1024
+_ATTEMPTS = 5
 
 
 def _shows_no_headers(record: logging.LogRecord) -> bool:
@@ -33,7 +34,6 @@ def _shows_no_headers(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("httpcore.http11").addFilter(_shows_no_headers)
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,10 @@ class Service:
         path: str,
         *,
         data: Mapping[str, str] | None = None,
+        json: Mapping[str, Any] | None = None,
         token: str | None = None,
         params: Mapping[str, str] | None = None,
+        once: bool = False,
     ) -> Answer:
         """Send a request, again if the fault may be gone, and return the answer below 500.
 
@@ -109,8 +111,10 @@ class Service:
             method: the HTTP method.
             path: appended to the service's URL.
             data: a form to send.
+            json: an object to send, in place of a form.
             token: a bearer token.
             params: the query.
+            once: never send it again: it must not be done twice.
 
         Raises:
             StageFailed: no such host, refused, TLS, or redirected.
@@ -120,12 +124,14 @@ class Service:
 
         def send() -> Answer:
             try:
-                return self._send(method, path, data=data, headers=headers, params=params)
+                return self._send(
+                    method, path, data=data, json=json, headers=headers, params=params
+                )
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
                 raise self._explain(error, path) from None
 
-        return retry(send, self._deadline, attempts=_ATTEMPTS)
+        return retry(send, self._deadline, attempts=1 if once else _ATTEMPTS)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Answer:
         timeout = max(0.05, self._deadline.remaining())

@@ -19,7 +19,7 @@ from pydantic_settings import (
 from mlauth.checking import DEFAULT_FILE
 from mlauth.credentials import Credentials, in_one_line
 from mlauth.credentials.env import EnvironmentSecrets, Variables
-from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.credentials.zenml import Administrator, ZenMLCredentials
 from mlauth.errors import InvalidProfile
 from mlauth.faults import plain
 from mlauth.resolving import Expired
@@ -30,6 +30,7 @@ class Profile(BaseModel):
 
     Attributes:
         zenml: the service account of a ZenML server.
+        zenml_admin: who may rotate the account's key (`mlauth rotate`); for nothing else.
         env: other secrets, variable name to reference.
         expired: whether a secret that its store calls expired or not yet valid (Key Vault hands
             both out) is an error, or is used with a warning.
@@ -38,6 +39,7 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     zenml: ZenMLCredentials | None = None
+    zenml_admin: Administrator | None = None
     env: Variables = {}
     expired: Expired = "refuse"
 

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
 from mlauth import redaction
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown
@@ -180,6 +180,23 @@ class ZenMLCredentials(Credentials):
         return Exports({API_KEY: key}, settings, (API_TOKEN,), isolate_zenml=True)
 
 
+class Administrator(BaseModel):
+    """A user of a ZenML server who may manage service accounts.
+
+    A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
+    otherwise only an administrator may (seen on 0.98.0: 403).
+
+    Attributes:
+        user: the user's name.
+        password: where the user's password lives.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    user: str
+    password: SecretReference
+
+
 def probe_server(
     url: str,
     report: CheckReport,
@@ -225,13 +242,14 @@ def probe_server(
             result.warnings += [warning] if warning else []
         with report.stage("zenml", Stage.AUTHENTICATED) as result:
             if key is not None:
-                token, expires_at = _login(service, key)
+                form = {"grant_type": "zenml-api-key", "password": key.get_secret_value()}
+                token, expires_at = _login(service, form)
                 if expires_at:
                     report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
             assert token is not None
             redaction.register([token.get_secret_value()])
-            account = _current_user(service, token)
+            account = current_user(service, token)
             result.detail = (
                 f"the server took the {'key' if key else 'token'} as {account['name']!r}"
             )
@@ -391,13 +409,25 @@ def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
     )
 
 
-def _login(service: Service, key: SecretStr) -> tuple[SecretStr, datetime | None]:
+def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
+    """Log in as a person, and return the token.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
+    form = {
+        "grant_type": "password",
+        "username": user,
+        "password": password.get_secret_value(),
+    }
+    token, _ = _login(service, form)
+    redaction.register([token.get_secret_value()])
+    return token
+
+
+def _login(service: Service, form: Mapping[str, str]) -> tuple[SecretStr, datetime | None]:
     asked = datetime.now(timezone.utc)
-    answer = service.request(
-        "POST",
-        "/api/v1/login",
-        data={"grant_type": "zenml-api-key", "password": key.get_secret_value()},
-    )
+    answer = service.request("POST", "/api/v1/login", data=form)
     body = answer.body if isinstance(answer.body, dict) else {}
     token, seconds = body.get("access_token"), body.get("expires_in")
     if answer.status == 200 and isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
@@ -444,7 +474,12 @@ def refusal(said: str, url: str, status: str) -> str:
     return f"{url} refuses the credential ({status}): is it of this server?"
 
 
-def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
+def current_user(service: Service, token: SecretStr) -> dict[str, Any]:
+    """Ask who a token belongs to: `id`, `name` and `is_service_account`.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
     answer = service.request("GET", "/api/v1/current-user", token=token.get_secret_value())
     if answer.status in (401, 403):
         raise StageFailed(_refusal(answer, service.url))
@@ -452,7 +487,9 @@ def _current_user(service: Service, token: SecretStr) -> dict[str, Any]:
     inner, name = body.get("body"), body.get("name")
     if answer.status == 200 and isinstance(inner, dict) and isinstance(name, str):
         name = redaction.mask(name)  # a server that sends back what it was sent
-        return {"name": name, "is_service_account": inner.get("is_service_account") is True}
+        return {"id": body.get("id"), "name": name} | {
+            "is_service_account": inner.get("is_service_account") is True
+        }
     raise StageFailed(_unexpected(service, "/api/v1/current-user", answer))
 
 

@@ -19,8 +19,9 @@ from pydantic import SecretStr
 
 from mlauth.demo.environment import child_environment, private_folder
 from mlauth.demo.processes import ServerError, end_tree, spawn, tree, without_colours
-from mlauth.demo.signals import uninterrupted, unwatch_signals, watch_signals
+from mlauth.demo.signals import unwatch_signals, watch_signals
 from mlauth.never_pickled import NeverPickled
+from mlauth.signals import uninterrupted
 
 Managed = TypeVar("Managed", bound="ManagedProcess")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped,unused-ignore]  # stubs are not always there
 
-from mlauth.demo.signals import uninterrupted
 from mlauth.errors import MLAuthError
+from mlauth.signals import uninterrupted
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -34,9 +34,10 @@ from mlauth.demo.servers import (
     run_deployment,
     running,
 )
-from mlauth.demo.signals import uninterrupted, unwatch_signals, watch_signals
+from mlauth.demo.signals import unwatch_signals, watch_signals
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.isolation import NO_DISK
+from mlauth.signals import uninterrupted
 
 _ACCOUNT = "prefect-prod"
 _NEEDED = ("prefect", "zenml", "uvicorn", "sklearn")  # of the extra; uvicorn is of zenml[server]

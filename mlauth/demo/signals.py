@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+
+from mlauth.signals import ENDING, in_main_thread
 
 
 class Terminated(KeyboardInterrupt):
@@ -25,36 +23,7 @@ class Terminated(KeyboardInterrupt):
         super().__init__(signal.Signals(signum).name)
 
 
-_ENDING_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
 _watched: list[int] = []
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold signals back until the block is done, so that no process is forgotten half-way."""
-    if not _in_main_thread():
-        yield  # Python handles signals in the main thread only
-        return
-    came: list[int] = []
-    previous: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, *_ENDING_SIGNALS):
-            handler = signal.getsignal(number)
-            if handler is not None:  # None: installed by C code, which cannot be put back
-                previous[number] = handler
-                signal.signal(number, lambda number, _frame: came.append(number))
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def _terminated(signum: int, _frame: FrameType | None) -> None:
@@ -67,8 +36,8 @@ def watch_signals() -> None:
     A handler that the program has installed itself stays. In other threads than the main one
     nothing can be installed: there `atexit` alone ends the servers.
     """
-    if _in_main_thread():
-        for number in _ENDING_SIGNALS:
+    if in_main_thread():
+        for number in ENDING:
             if number not in _watched and signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _terminated)
                 _watched.append(number)
@@ -76,7 +45,7 @@ def watch_signals() -> None:
 
 def unwatch_signals() -> None:
     """Put back what `watch_signals` replaced."""
-    if _in_main_thread():
+    if in_main_thread():
         while _watched:
             number = _watched.pop()
             if signal.getsignal(number) is _terminated:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
@@ -89,6 +89,7 @@ class SecretStore(Protocol):
         ...
 
 
+@runtime_checkable
 class WritableStore(SecretStore, Protocol):
     """What a store can do that secrets can be written to."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import tempfile
+from contextlib import suppress
 
 from pydantic import SecretStr
 
@@ -28,7 +31,7 @@ GRAMMAR = Grammar(form="file:///run/secrets/zenml/api-key", problem=_problem)
 
 
 class Store:
-    """Reads files."""
+    """Reads and writes files."""
 
     def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
         """Read a file, less one trailing newline; see `SecretStore.read`."""
@@ -66,6 +69,51 @@ class Store:
             raise SecretUnusable(f"{reference} cannot be used: the file is empty")
         return StoredSecret(SecretStr(value))
 
+    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+        """Replace a file in one step, or make it with mode 0600; see `WritableStore.write`.
+
+        Whoever reads meanwhile has the old value or the new one. Mode and owner stay.
+        """
+        if reference.key is not None:
+            raise SecretUnusable(f"{reference} cannot be written: name the whole file, without key")
+        try:
+            content = value.get_secret_value().encode()
+        except UnicodeEncodeError:
+            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text") from None
+        if content.endswith(b"\n"):
+            content += b"\n"  # reading drops one
+        if not 0 < len(content) <= _MOST_BYTES:
+            raise SecretUnusable(
+                f"{reference} cannot be written: a file takes 1 byte to 1 MiB, not "
+                f"{len(content):,} bytes"
+            )
+        path = os.path.realpath(_path(reference))  # through links, which stay
+        try:
+            _replace(path, content)
+        except IsADirectoryError:
+            raise SecretUnusable(
+                f"{reference} cannot be written: it is not a regular file; name the file"
+            ) from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise SecretNotFound(
+                f"{reference} cannot be written: there is no directory for it; make it first"
+            ) from None
+        except PermissionError:
+            raise SecretDenied(
+                f"{reference} cannot be written: {user()} may not replace the file; "
+                "give this user the right to write to its directory, and the file itself"
+            ) from None
+        except OSError as error:
+            advice = (
+                "a mounted secret is changed where it is mounted from: name that store instead"
+                if error.errno == errno.EROFS
+                else "put that right and write again"
+            )
+            raise StoreUnavailable(
+                f"{reference} cannot be written: {error.strerror}; {advice}"
+            ) from None
+        return None
+
     def describe(self, reference: SecretReference) -> Access:
         """See `SecretStore.describe`; a note says if others may read the file."""
         path = _path(reference)
@@ -78,6 +126,38 @@ class Store:
             if os.name == "posix" and mode & 0o077:
                 notes = (f"mode {mode:04o}: other users of this machine may read it; chmod 600",)
         return Access(path, user(), notes)
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Write to a file beside it, to the disk, and put that in its place."""
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        raise IsADirectoryError
+    folder, name = os.path.split(path)
+    descriptor, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder)  # mode 0600
+    try:
+        with open(descriptor, "wb") as file:
+            if before is not None and os.name == "posix":
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the name too
+        finally:
+            os.close(descriptor)
 
 
 def _path(reference: SecretReference) -> str:

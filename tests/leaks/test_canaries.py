@@ -13,7 +13,7 @@ from tests.leaks.canaries import canary, leaks, token, zenml_key
 VALUES = [canary("secret"), zenml_key("key"), token("token")]
 
 
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("value", VALUES, ids=["secret", "key", "token"])
 def test_a_canary_is_found_in_every_spelling(value: str) -> None:
     spelled = [
         value,

@@ -1,0 +1,38 @@
+"""Signals that end a process, held back while it does what must not end half-way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def in_main_thread() -> bool:
+    """Say whether this is the thread in which Python handles signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back until the block is done, for what must not end half-way."""
+    if not in_main_thread():
+        yield  # Python handles signals in the main thread only
+        return
+    came: list[int] = []
+    previous: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, *ENDING):
+            handler = signal.getsignal(number)
+            if handler is not None:  # None: installed by C code, which cannot be put back
+                previous[number] = handler
+                signal.signal(number, lambda number, _frame: came.append(number))
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
