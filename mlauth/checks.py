@@ -12,7 +12,13 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from mlauth.errors import DeadlineExceeded, MLAuthError, ResolutionError, StoreUnavailable
+from mlauth.errors import (
+    CheckUnknown,
+    DeadlineExceeded,
+    MLAuthError,
+    ResolutionError,
+    StoreUnavailable,
+)
 
 
 class Stage(str, Enum):
@@ -47,7 +53,7 @@ def is_unknown(error: MLAuthError) -> bool:
     """Say whether an error leaves open if the credentials work."""
     if isinstance(error, ResolutionError):
         return all(is_unknown(each) for each in error.errors)
-    return isinstance(error, (StageUnknown, StoreUnavailable, DeadlineExceeded))
+    return isinstance(error, (StageUnknown, StoreUnavailable, DeadlineExceeded, CheckUnknown))
 
 
 @dataclass

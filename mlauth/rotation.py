@@ -390,8 +390,8 @@ def _writable(reference: SecretReference) -> WritableStore:
         )
     if reference.key is not None:
         raise InvalidCredentials(
-            f"{reference} cannot be rotated: the secret holds more than the key; give the key a "
-            "secret of its own"
+            f"{reference} cannot be rotated: the secret holds more than the key; give it a secret "
+            "of its own"
         )
     if reference.query:
         raise InvalidCredentials(

@@ -104,10 +104,14 @@ class Store:
         if reference.query or reference.key is not None:
             raise SecretUnusable(f"{reference} cannot be written: name it without version and key")
         text = value.get_secret_value()
-        if not text or len(text.encode(errors="replace")) > _MOST_BYTES:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text") from None
+        if not 0 < size <= _MOST_BYTES:
             raise SecretUnusable(
                 f"{reference} cannot be written: Key Vault takes 1 byte to 25 KB, not "
-                f"{len(text.encode(errors='replace')):,} bytes"
+                f"{size:,} bytes"
             )
         deadline = Deadline(max(timeout, 0.001))
         with _about(reference, "written"):

@@ -130,6 +130,55 @@ def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
         assert search([key], place).found == []
 
 
+@pytest.mark.parametrize("way", ["worker", "execute"])
+def test_the_rotation_of_a_key_in_key_vault_runs(
+    way: str,
+    tmp_path: Path,
+    prefect_server: PrefectServer,
+    process_worker: ProcessWorker,
+    zenml_server: ZenMLServer,
+    azure: Azure,
+) -> None:
+    account, vault = new_account(zenml_server, tmp_path), azure.vault()
+    old, password = account.key, zenml_server.admin_password.get_secret_value()
+    vault.put("zenml-api-key", old)
+    vault.put("zenml-rotator-password", password)
+    account.file.unlink()
+    image = tmp_path / "image"
+    shutil.copytree(ROOT / "rotate-zenml-key", image)
+    for file, theirs, ours in (
+        ("prefect.yaml", "/opt/flows/rotate-zenml-key", str(image)),
+        ("prefect.yaml", "process-pool", process_worker.pool),
+        ("prefect.yaml", 'cron: "0 4 1 * *"', 'cron: "0 4 29 2 *"'),
+        ("mlauth.toml", "https://zenml.example.com", zenml_server.url),
+        ("mlauth.toml", "acme-prod/", f"{vault.name}/"),
+        ("mlauth.toml", "acme-admin/", f"{vault.name}/"),
+        ("mlauth.toml", "prefect-prod", account.name),
+        ("mlauth.toml", "key-rotator", zenml_server.admin_name),
+    ):
+        text = (image / file).read_text()
+        assert theirs in text
+        (image / file).write_text(text.replace(theirs, ours))
+    deploy(image, "prod", prefect_server)
+    environment, folder = azure.environment(azure.identity("get", "set")), tmp_path / "run"
+    if way == "worker":
+        variables, folder = {"env": environment}, process_worker.folder
+        run = run_deployment(prefect_server, "rotate-zenml-key/prod", job_variables=variables)
+    else:
+        environment |= home(folder)
+        run = execute_flow_run(
+            prefect_server, "rotate-zenml-key/prod", folder, environment
+        ).flow_run
+    logs = flow_run_logs(prefect_server, run.id)
+    assert run.state_type == "COMPLETED", logs
+    said = f"service account {account.name!r} on {zenml_server.url} has a new value of its API key"
+    assert any(said in line and "the old key works until" in line for line in logs)
+    new = vault.values("zenml-api-key")[-1]
+    assert new != old
+    for place in (folder, prefect_server.folder, zenml_server.folder, image):
+        assert search([old, new, password], place).found == []
+
+
 def test_what_the_documents_of_an_example_name_is_there() -> None:
     pod = WORK_POOL["job_manifest"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]

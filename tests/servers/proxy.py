@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
+JSON = {"content-type": "application/json"}
 _HOP = {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
 
 
@@ -29,12 +31,16 @@ class Proxy:
         url: of the proxy.
         requests: what came, in order.
         fails: says which requests are answered 503 and not forwarded.
+        replaces: says what is answered, status and JSON, in place of what the server answered.
     """
 
     def __init__(self, target: str) -> None:
         self.requests: list[Request] = []
         self.fails: Callable[[Request], bool] = lambda request: False
+        self.replaces: Callable[[Request], tuple[int, bytes] | None] = lambda request: None
         client = httpx.Client(base_url=target, timeout=60, trust_env=False)
+        # One client for all: a login's cookie must not come with somebody else's request.
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,13 +52,17 @@ class Proxy:
                 request = Request(self.command, path, self.headers.get("user-agent", ""))
                 proxy.requests.append(request)
                 if proxy.fails(request):
-                    self.answer(503, {"content-type": "application/json"}, b'{"detail": "busy"}')
+                    self.answer(503, JSON, b'{"detail": "busy"}')
                     return
                 kept = {
                     name: value for name, value in self.headers.items() if name.lower() not in _HOP
                 }
                 answer = client.request(self.command, self.path, content=body, headers=kept)
-                self.answer(answer.status_code, dict(answer.headers), answer.content)
+                replaced = proxy.replaces(request)
+                if replaced:
+                    self.answer(replaced[0], JSON, replaced[1])
+                else:
+                    self.answer(answer.status_code, dict(answer.headers), answer.content)
 
             do_GET = do_POST = do_PUT = do_DELETE = forward  # noqa: N815 - http.server's names
 
@@ -71,7 +81,7 @@ class Proxy:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._client = client
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

@@ -58,12 +58,21 @@ Service = Callable[[Call], Answer]
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer of `status`, or with None the right one; either after `wait` seconds."""
+    """An answer of `status`, or with None the right one; either after `wait` seconds.
+
+    With `done`, these pass when what was asked for is done, and only its answer is missing.
+    """
 
     status: int | None = None
     retry_after: int | None = None
     wait: float = 0.0
     answer: Answer | None = None
+    done: bool = False
+
+    def pass_time(self) -> None:
+        """Wait, in a daemon thread: one that hangs ends with us."""
+        if self.wait:
+            threading.Event().wait(self.wait)
 
 
 class Faults:
@@ -84,6 +93,10 @@ class Faults:
         """Answer the next n rightly, after so many seconds."""
         self._next.extend([Fault(wait=seconds)] * n)
 
+    def done_late(self, seconds: float, n: int = 1) -> None:
+        """Do what the next n ask for at once, and answer after so many seconds."""
+        self._next.extend([Fault(wait=seconds, done=True)] * n)
+
     def hang(self, n: int = 1) -> None:
         """Take the next n, and never answer."""
         self._next.extend([Fault(0, wait=600)] * n)
@@ -102,8 +115,8 @@ class Faults:
             fault = self._next.popleft()
         except IndexError:
             return Fault()
-        if fault.wait:
-            threading.Event().wait(fault.wait)  # in a daemon thread: a hanging one ends with us
+        if not fault.done:
+            fault.pass_time()
         return fault
 
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from mlauth import SecretReference, stores
-from mlauth.errors import SecretNotFound, StoreError
-from mlauth.stores import SecretStore
+from mlauth.errors import SecretNotFound, SecretUnusable, StoreError
+from mlauth.stores import SecretStore, WritableStore
 
 CANARY = "canary-3f9a"
+
+
+VALUES = [
+    CANARY,
+    f"{CANARY} with spaces ",
+    f"two\n{CANARY}\nlines",
+    f'{{"json": "{CANARY}"}}',
+    f"ünï¢ødé {CANARY} 漢字 🗝",
+    f"{CANARY}\"'\\$`%&#?=",
+    CANARY * 2000,
+]
 
 
 class StoreContract:
@@ -26,18 +38,7 @@ class StoreContract:
     def store(self) -> SecretStore:
         return stores.new_store(self.scheme)
 
-    @pytest.mark.parametrize(
-        "value",
-        [
-            CANARY,
-            f"{CANARY} with spaces ",
-            f"two\n{CANARY}\nlines",
-            f'{{"json": "{CANARY}"}}',
-            f"ünï¢ødé {CANARY} 漢字 🗝",
-            f"{CANARY}\"'\\$`%&#?=",
-            CANARY * 2000,
-        ],
-    )
+    @pytest.mark.parametrize("value", VALUES)
     def test_a_value_comes_back_as_it_was_stored(self, store: SecretStore, value: str) -> None:
         reference = SecretReference.parse(self.put(value))
         assert store.read(reference, timeout=20).value.get_secret_value() == value
@@ -68,3 +69,42 @@ class StoreContract:
 
     def test_the_form_shown_in_messages_is_a_reference(self) -> None:
         assert SecretReference.parse(stores.form(self.scheme)).scheme == self.scheme
+
+
+class WritableStoreContract(StoreContract):
+    """What every store does that can be written to."""
+
+    @pytest.fixture
+    def writable(self, store: SecretStore) -> WritableStore:
+        assert isinstance(store, WritableStore)
+        return store
+
+    @pytest.mark.parametrize("value", [*VALUES, f"{CANARY}\n", f"{CANARY}\r\n", f"{CANARY}\n\n"])
+    def test_what_is_written_is_what_is_read_next(
+        self, writable: WritableStore, value: str
+    ) -> None:
+        reference = SecretReference.parse(self.put("what was there before"))
+        version = writable.write(reference, SecretStr(value), timeout=20)
+        secret = stores.new_store(self.scheme).read(reference, timeout=20)
+        assert secret.value.get_secret_value() == value
+        assert secret.version == version
+
+    def test_what_was_not_there_is_made(self, writable: WritableStore) -> None:
+        reference = SecretReference.parse(self.missing())
+        writable.write(reference, SecretStr(CANARY), timeout=20)
+        assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY
+
+    @pytest.mark.parametrize("value", ["", "a" * (1024 * 1024 + 1), "half of a \ud83d"])
+    def test_what_could_not_be_read_is_not_written(
+        self, writable: WritableStore, value: str
+    ) -> None:
+        reference = SecretReference.parse(self.put(CANARY))
+        with pytest.raises(SecretUnusable, match="cannot be written: "):
+            writable.write(reference, SecretStr(value), timeout=20)
+        assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY
+
+    def test_one_value_of_a_secret_cannot_be_written(self, writable: WritableStore) -> None:
+        reference = SecretReference.parse(self.put(f'{{"json": "{CANARY}"}}') + "#json")
+        with pytest.raises(SecretUnusable, match=r"cannot be written: name .* key") as caught:
+            writable.write(reference, SecretStr(CANARY), timeout=20)
+        assert CANARY not in str(caught.value)

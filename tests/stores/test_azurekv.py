@@ -35,13 +35,13 @@ from mlauth.errors import (
 )
 from mlauth.profiles import Profile
 from mlauth.resolving import read_all
-from mlauth.stores import StoredSecret
+from mlauth.stores import SecretStore, StoredSecret, WritableStore
 from tests.servers.azure import Azure
 from tests.servers.faults import answer, faulty, reset, silent
 from tests.servers.identity import CLOUDS
 from tests.servers.key_vault import Vault
 from tests.servers.web import Answer
-from tests.stores.contract import CANARY, StoreContract
+from tests.stores.contract import CANARY, WritableStoreContract
 
 DAY = 24 * 3600
 NOW = int(time.time())
@@ -90,7 +90,7 @@ def refused(where: SecretReference, kind: type[StoreError], *, timeout: float = 
     return said
 
 
-class TestAzureKeyVault(StoreContract):
+class TestAzureKeyVault(WritableStoreContract):
     scheme = "azurekv"
 
     @pytest.fixture(autouse=True)
@@ -103,6 +103,14 @@ class TestAzureKeyVault(StoreContract):
 
     def missing(self) -> str:
         return str(reference(self.vault, "missing"))
+
+    @pytest.fixture
+    def writable(
+        self, store: SecretStore, azure: Azure, monkeypatch: pytest.MonkeyPatch
+    ) -> WritableStore:
+        use(monkeypatch, azure.environment(azure.writer))
+        assert isinstance(store, WritableStore)
+        return store
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from mlauth import SecretReference, stores
-from mlauth.errors import SecretNotFound, SecretUnusable, StoreError
-from tests.stores.contract import CANARY, StoreContract
+from mlauth.errors import SecretNotFound, SecretUnusable, StoreError, StoreUnavailable
+from mlauth.stores import WritableStore
+from tests.stores.contract import CANARY, WritableStoreContract
 
 
-class TestFile(StoreContract):
+class TestFile(WritableStoreContract):
     scheme = "file"
 
     @pytest.fixture(autouse=True)
@@ -75,23 +78,31 @@ def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "binary" / "below")
 
 
-def test_a_file_that_this_user_may_not_read_says_who_may_not(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text(CANARY)
-    key.chmod(0)
+def as_nobody(call: str, key: Path) -> str:
+    """Try something with a file as a user who has no rights there; return the error."""
     code = (
-        "import os, sys\nfrom mlauth import SecretReference, stores\n"
+        "import os, sys\nfrom pydantic import SecretStr\n"
+        "from mlauth import SecretReference, stores\n"
         "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
-        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"  # root may read everything
-        "try: store.read(reference, timeout=5)\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"  # root may do everything
+        f"try: {call}\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    for folder in [key, *key.parents][1:4]:
+    for folder in [key, *key.parents][1:5]:
         folder.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", code, f"file://{key}"], capture_output=True, text=True
     )
-    assert done.stdout.startswith(f"SecretDenied file://{key} cannot be read: user "), done.stderr
+    assert done.stdout, done.stderr
+    return done.stdout
+
+
+def test_a_file_that_this_user_may_not_read_says_who_may_not(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(CANARY)
+    key.chmod(0)
+    done = as_nobody("store.read(reference, timeout=5)", key)
+    assert done.startswith(f"SecretDenied file://{key} cannot be read: user ")
 
 
 def test_a_file_that_others_may_read_is_noted(tmp_path: Path) -> None:
@@ -101,3 +112,105 @@ def test_a_file_that_others_may_read_is_noted(tmp_path: Path) -> None:
     assert "mode 0644" in stores.new_store("file").describe(reference).notes[0]
     (tmp_path / "key").chmod(0o600)
     assert stores.new_store("file").describe(reference).notes == ()
+
+
+class TestWriting:
+    @pytest.fixture(autouse=True)
+    def _key(self, tmp_path: Path) -> None:
+        self.folder, self.key = tmp_path / "run", tmp_path / "run" / "key"
+        self.folder.mkdir()
+
+    def write(self, value: str = f"{CANARY}-new", path: Path | None = None) -> None:
+        reference = SecretReference.parse(f"file://{path or self.key}")
+        store = stores.new_store("file")
+        assert isinstance(store, WritableStore)
+        assert store.write(reference, SecretStr(value), timeout=5) is None
+
+    def test_only_its_owner_may_read_a_new_file(self) -> None:
+        umask = os.umask(0)
+        try:
+            self.write()
+        finally:
+            os.umask(umask)
+        assert self.key.stat().st_mode & 0o777 == 0o600
+
+    def test_mode_and_links_stay(self) -> None:
+        (self.folder / "real").write_text("old")
+        (self.folder / "real").chmod(0o640)
+        self.key.symlink_to("real")
+        self.write()
+        assert self.key.is_symlink()
+        assert (self.folder / "real").stat().st_mode & 0o777 == 0o640
+        assert read(self.key) == f"{CANARY}-new"
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may do that")
+    def test_the_owner_stays(self) -> None:
+        self.key.write_text("old")
+        os.chown(self.key, 65534, 65533)
+        self.write()
+        assert (self.key.stat().st_uid, self.key.stat().st_gid) == (65534, 65533)
+
+    def test_whoever_reads_meanwhile_has_the_old_value_or_the_new_one(self) -> None:
+        old, new = "old " * 100_000, "new " * 100_000
+        self.write(old)
+        seen, done = set(), threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                seen.add(read(self.key))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        for _ in range(50):
+            self.write(new)
+            self.write(old)
+        done.set()
+        watcher.join()
+        assert seen <= {old, new}
+        assert seen
+        assert [path.name for path in self.folder.iterdir()] == ["key"]
+
+    def test_what_cannot_be_written_says_why_and_is_as_it_was(self) -> None:
+        os.mkfifo(self.folder / "pipe")
+        (self.folder / "file").write_text("old")
+        for path, kind, said in (
+            (self.folder, SecretUnusable, "not a regular file"),
+            (self.folder / "pipe", SecretUnusable, "not a regular file"),
+            (self.folder / "absent" / "key", SecretNotFound, "no directory for it"),
+            (self.folder / "file" / "key", SecretNotFound, "no directory for it"),
+            (self.folder / ("a" * 300), StoreUnavailable, "put that right and write again"),
+        ):
+            with pytest.raises(kind, match=f"cannot be written: .*{said}") as caught:
+                self.write(path=path)
+            assert CANARY not in str(caught.value)
+        assert {path.name for path in self.folder.iterdir()} == {"pipe", "file"}
+
+    def test_a_full_disk_leaves_the_old_value_and_no_piece_of_the_new_one(self) -> None:
+        """A limit on the size of files stands for it, in a process of its own."""
+        self.key.write_text("old")
+        code = (
+            "import resource, signal, sys\n"
+            "from pydantic import SecretStr\n"
+            "from mlauth import SecretReference, stores\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+            "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
+            "try: store.write(reference, SecretStr('canary' * 1000), timeout=5)\n"
+            "except Exception as error: print(type(error).__name__, error)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"file://{self.key}"], capture_output=True, text=True
+        )
+        assert done.stdout.startswith("StoreUnavailable file://"), done.stderr
+        assert "cannot be written: File too large; put that right" in done.stdout
+        assert "canary" not in done.stdout
+        assert self.key.read_text() == "old"
+        assert [path.name for path in self.folder.iterdir()] == ["key"]
+
+    def test_a_user_who_may_not_write_there_is_named(self) -> None:
+        self.key.write_text("old")
+        self.folder.chmod(0o755)
+        done = as_nobody("store.write(reference, SecretStr('canary'), timeout=5)", self.key)
+        assert done.startswith(f"SecretDenied file://{self.key} cannot be written: user ")
+        assert "may not replace the file; give this user the right to write to its" in done
+        assert self.key.read_text() == "old"

@@ -1,0 +1,492 @@
+"""A service account's key is rotated on a real server, and nothing that happens loses one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+import mlauth
+from mlauth import Profile, ZenMLCredentials, azure_identity
+from mlauth.demo.search import search
+from mlauth.demo.servers import ZenMLServer
+from mlauth.errors import (
+    CheckFailed,
+    InvalidCredentials,
+    RotationFailed,
+    RotationIncomplete,
+    SecretDenied,
+)
+from tests.accounts import Account
+from tests.servers.azure import Azure
+from tests.servers.faults import answer, faulty
+from tests.servers.faults import silent as never
+from tests.servers.key_vault import Vault
+from tests.servers.proxy import Proxy, Request, proxy
+
+
+@dataclass
+class Setting:
+    """An account, the administrator of its server, and a profile for both."""
+
+    account: Account
+    folder: Path
+    fields: dict[str, str] = field(default_factory=dict)
+    admin: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        password = self.folder / "admin-password"
+        password.touch(0o600)
+        password.write_text(self.account.server.admin_password.get_secret_value())
+        if self.admin is None:
+            name = self.account.server.admin_name
+            self.admin = {"user": name, "password": f"file://{password}"}
+        self.fields = {
+            "store_url": self.account.server.url,
+            "api_key": self.account.reference,
+            "service_account": self.account.name,
+            **self.fields,
+        }
+
+    @property
+    def profile(self) -> Profile:
+        return Profile.model_validate({"zenml": self.fields, "zenml_admin": self.admin})
+
+    def rotate(self, **arguments: bool | float) -> mlauth.Rotation:
+        return mlauth.rotate_zenml(self.profile, **{"timeout": 60.0, **arguments})  # type: ignore[arg-type]
+
+    def takes(self, key: str) -> bool:
+        """Say whether the server takes a key."""
+        file = self.folder / "a-key"
+        file.touch(0o600)
+        file.write_text(key)
+        url, reference = self.account.server.url, f"file://{file}"
+        report = mlauth.check(ZenMLCredentials.of("test", {"store_url": url, "api_key": reference}))
+        return report.status is mlauth.Status.PASSED
+
+    def rotated(self) -> str | None:
+        """Return when the server says that the key was rotated."""
+        account, key = self.account.id, self.account.key_id
+        path = f"/service_accounts/{account}/api_keys/{key}"
+        found = self.account.server.request("GET", path)["metadata"]["last_rotated"]
+        assert found is None or isinstance(found, str)
+        return found
+
+    def keys(self) -> int:
+        path = f"/service_accounts/{self.account.id}/api_keys"
+        return int(self.account.server.request("GET", path)["total"])
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.started(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess([], process.returncode, out, err)
+
+    def started(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        lines = ["[profiles.p.zenml]", *(f'{name} = "{it}"' for name, it in self.fields.items())]
+        lines += ["[profiles.p.zenml_admin]"] if self.admin else []
+        lines += [f'{name} = "{it}"' for name, it in (self.admin or {}).items()]
+        (self.folder / "mlauth.toml").write_text("\n".join(lines))
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlauth.cli", "rotate", "zenml", "--profile", "p", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "MLAUTH_TIMEOUT": "60", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def setting(clean_environment: Path, account: Account) -> Setting:
+    folder = clean_environment / "project"
+    folder.mkdir()
+    return Setting(account, folder)
+
+
+@pytest.fixture
+def front(setting: Setting) -> Iterator[Proxy]:
+    """A proxy in front of the server, in the profile."""
+    with proxy(setting.account.server.url) as front:
+        setting.fields["store_url"] = front.url
+        yield front
+
+
+@pytest.fixture
+def vault(setting: Setting, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
+    """A vault with the key, in the profile, and an identity that may write to it."""
+    azure_identity.tokens.cache_clear()
+    vault = azure.vault()
+    vault.put("zenml-api-key", setting.account.key)
+    setting.fields["api_key"] = f"azurekv://{vault.name}/zenml-api-key"
+    for name, value in azure.environment(azure.identity("get", "set")).items():
+        monkeypatch.setenv(name, value)
+    yield vault
+    azure_identity.tokens.cache_clear()
+
+
+def is_rotation(request: Request) -> bool:
+    return request.method == "PUT" and request.path.endswith("/rotate")
+
+
+def lost_answer(request: Request) -> tuple[int, bytes] | None:
+    return (503, b"{}") if is_rotation(request) else None
+
+
+def versions(vault: Vault) -> list[str]:
+    return vault.values("zenml-api-key")
+
+
+def test_the_command_stores_a_new_key_and_the_old_one_works_for_a_while(setting: Setting) -> None:
+    account, old = setting.account, setting.account.key
+    before = account.logins()
+    done = setting.command("--retain", "30")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(
+        f"rotated: service account {account.name!r} on {account.server.url} has a new value of its "
+        f"API key 'test', stored in {account.reference} and proven; the old key works until "
+    )
+    until = datetime.strptime(line[-23:], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=timezone.utc)
+    assert timedelta(minutes=29) < until - datetime.now(timezone.utc) <= timedelta(minutes=30)
+    assert account.logins() == before + 3  # the old key, the administrator, the new key
+    assert account.key != old
+    assert account.file.stat().st_mode & 0o777 == 0o600
+    assert setting.takes(account.key)
+    assert setting.takes(old)
+    for value in (old, account.key):
+        assert value not in done.stdout + done.stderr
+        assert (
+            search([value], setting.folder).found == [str(setting.folder / "a-key")][: value == old]
+        )
+        assert search([value], setting.account.server.folder).found == []
+
+
+def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -> None:
+    old = setting.account.key
+    rotation = setting.rotate()
+    first, again, new = versions(vault)
+    assert (first, again) == (old, old)  # that it can be written was proven before
+    assert setting.takes(new)
+    assert rotation.version
+    assert f"(version {rotation.version})" in str(rotation)
+    assert rotation.old_key_until
+    day = rotation.old_key_until - datetime.now(timezone.utc)
+    assert timedelta(hours=23, minutes=58) < day <= timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("env://KEY", "mlauth writes to azurekv and file only; keep the key there, or rotate it"),
+        (
+            "file:///run/secrets/all#key",
+            "the secret holds more than the key; give it",
+        ),
+        ("azurekv://acme/key?version=" + "0" * 32, "it names one version for good"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_asked(
+    setting: Setting, reference: str, said: str
+) -> None:
+    with faulty(answer(200)) as server:
+        setting.fields |= {"store_url": server.url, "api_key": reference}
+        done = setting.command()
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"mlauth: {reference} cannot be rotated: {said}")
+        assert done.stderr.count("\n") == 1
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("minutes", [0, -1, 525_601])
+def test_a_retain_period_that_keeps_no_key_is_refused(setting: Setting, minutes: int) -> None:
+    with pytest.raises(InvalidCredentials, match=f"retain: {minutes} is not 1 to 525,600 minutes"):
+        setting.rotate(retain_minutes=minutes)
+    assert setting.rotated() is None
+
+
+def test_a_profile_without_a_zenml_account_and_a_missing_name_are_wrong_use(
+    setting: Setting,
+) -> None:
+    with pytest.raises(mlauth.MLAuthError, match=r"the profile has no \[zenml\], so no key"):
+        mlauth.rotate_zenml(Profile.model_validate({"env": {"A": "env://B"}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "mlauth.cli", "rotate", "zenml"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "mlauth: name the profile: --profile or MLAUTH_PROFILE\n",
+    )
+
+
+class TestWhoMayRotate:
+    def test_an_account_that_may_not_is_told_who_may(self, setting: Setting) -> None:
+        setting.admin, old = None, setting.account.key
+        done = setting.command()
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            f"mlauth: nothing was rotated: {setting.account.server.url} does not let its caller "
+            f"rotate API keys of {setting.account.name!r} (HTTP 403): where roles do not allow "
+            "that, only an administrator may; give the profile [zenml_admin] with user and password"
+        )
+        assert setting.account.key == old
+        assert setting.rotated() is None
+
+    def test_a_wrong_password_names_the_administrator(self, setting: Setting) -> None:
+        (setting.folder / "admin-password").write_text("canary-wrong")
+        with pytest.raises(RotationFailed, match=r"^administrator 'admin' \(zenml_admin\) cannot"):
+            setting.rotate()
+        assert setting.rotated() is None
+
+    def test_a_person_who_is_no_administrator_may_not(
+        self, setting: Setting, zenml_server: ZenMLServer
+    ) -> None:
+        name = f"person-{setting.account.name}"
+        zenml_server.create_user(name, SecretStr("canary-password"))
+        (setting.folder / "admin-password").write_text("canary-password")
+        assert setting.admin
+        setting.admin["user"] = name
+        with pytest.raises(RotationFailed, match="only an administrator may"):
+            setting.rotate()
+        assert setting.rotated() is None
+
+    def test_flows_never_read_the_administrators_password(self, setting: Setting) -> None:
+        assert setting.admin
+        setting.admin["password"] = "env://NOT_THERE"
+        with mlauth.activate(setting.profile) as active:
+            assert "NOT_THERE" not in str(active)
+
+
+class TestNothingIsRotated:
+    """What goes wrong before the rotation leaves everything as it was."""
+
+    def test_when_the_stored_key_does_not_work(self, setting: Setting) -> None:
+        account = setting.account
+        account.server.rotate_api_key(account.id, account.key_id)
+        seen = setting.rotated()
+        with pytest.raises(CheckFailed, match="the key was rotated: put the new one into the"):
+            setting.rotate()
+        assert setting.rotated() == seen
+
+    def test_when_the_store_cannot_be_written(
+        self, setting: Setting, vault: Vault, azure: Azure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in azure.environment(azure.identity("get")).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SecretDenied, match=r"cannot be written: .*Secrets Officer"):
+            setting.rotate()
+        assert setting.rotated() is None
+        assert versions(vault) == [setting.account.key]
+
+    def test_when_the_server_has_a_fault(self, setting: Setting, front: Proxy) -> None:
+        front.fails = is_rotation
+        done = setting.command()
+        assert done.returncode == 3
+        assert done.stderr.startswith("mlauth: nothing was rotated: ")
+        assert "(HTTP 503); the credential may be fine: try again later" in done.stderr
+        assert sum(map(is_rotation, front.requests)) == 1  # what could be done twice is asked once
+        assert setting.rotated() is None
+
+    def test_within_the_retain_period_of_another(self, setting: Setting) -> None:
+        """The server keeps one old value: a second rotation would end the first at once."""
+        first = setting.account.key
+        setting.rotate()
+        second = setting.account.key
+        with pytest.raises(RotationFailed, match="which a second rotation would end at once"):
+            setting.rotate()
+        assert setting.account.key == second
+        assert setting.takes(first)
+
+
+class TestRotatedButNotFinished:
+    """The new value is lost or not proven: the old one works, and one line says what to do."""
+
+    def lost(self, setting: Setting, said: str, **arguments: float) -> RotationIncomplete:
+        with pytest.raises(RotationIncomplete, match=said) as raised:
+            setting.rotate(**arguments)
+        message = str(raised.value)
+        assert "\n" not in message
+        until = raised.value.old_key_until
+        assert until
+        assert f"The old value works until {until:%Y-%m-%d %H:%M:%S} UTC: put that right" in message
+        assert "rotate once more with --new-key (new_key=True), which ends no key" in message
+        assert setting.rotated()
+        return raised.value
+
+    def test_when_the_store_refuses_the_new_key(
+        self, setting: Setting, front: Proxy, vault: Vault
+    ) -> None:
+        old = setting.account.key
+
+        def deny(request: Request) -> bool:
+            if is_rotation(request):
+                vault.deny("ForbiddenByPolicy")
+            return False
+
+        front.fails = deny
+        done = setting.command("--retain", "60")
+        assert done.returncode == 4
+        assert "was rotated, but the new value is not stored: azurekv://" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert {*versions(vault)} == {old}
+        assert setting.takes(old)
+
+        # And the way out that the line names: nothing ends, though the store still has the old one.
+        vault.allow()
+        front.fails = lambda request: False
+        rotation = setting.rotate(new_key=True)
+        assert rotation.key_name.startswith("test-2")
+        assert "no key was ended: delete the old one when nothing uses it" in str(rotation)
+        assert setting.takes(old)
+        assert setting.takes(versions(vault)[-1])
+        assert setting.keys() == 2
+
+    def test_when_the_answer_with_the_new_key_is_lost(self, setting: Setting, front: Proxy) -> None:
+        old, front.replaces = setting.account.key, lost_answer
+        self.lost(setting, "was rotated, but the answer with the new value was lost: .*HTTP 503")
+        assert sum(map(is_rotation, front.requests)) == 1
+        assert setting.account.key == old
+        assert setting.takes(old)
+
+    def test_when_it_is_not_even_known_if_it_was_rotated(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        front.replaces = lost_answer
+        front.fails = lambda request: any(map(is_rotation, front.requests[:-1]))
+        self.lost(setting, "may have been rotated, but the answer with the new value was lost")
+
+    def test_when_the_server_does_not_take_the_new_key_yet(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        front.fails = lambda request: (
+            request.path.endswith("/login") and any(map(is_rotation, front.requests))
+        )
+        old = setting.account.key
+        self.lost(setting, "was rotated and the new value is stored, but not proven: .*HTTP 503")
+        assert setting.account.key != old
+        assert setting.takes(setting.account.key)
+
+    def test_when_somebody_else_rotates_it_meanwhile(self, setting: Setting, front: Proxy) -> None:
+        account = setting.account
+
+        def rotate_too(request: Request) -> bool:
+            if is_rotation(front.requests[-2]):
+                account.server.rotate_api_key(account.id, account.key_id, retain_minutes=5)
+            return False
+
+        front.fails = rotate_too
+        self.lost(setting, "not proven: somebody else rotated it at the same time")
+
+    def test_when_somebody_else_writes_to_the_store(
+        self, setting: Setting, front: Proxy, vault: Vault
+    ) -> None:
+        def put() -> None:
+            while len(versions(vault)) < 3:
+                time.sleep(0.01)
+            vault.put("zenml-api-key", "canary-of-somebody")
+
+        def watch(request: Request) -> bool:
+            if is_rotation(request):
+                vault.faults.done_late(0.5)
+                threading.Thread(target=put, daemon=True).start()
+            return False
+
+        front.fails = watch
+        self.lost(setting, "is not stored: azurekv://.* holds another value: does somebody else")
+
+    def test_a_second_key_whose_answer_is_lost_is_named(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        front.replaces = lambda request: (
+            (502, b"{}") if request.method == "POST" and "api_keys" in request.path else None
+        )
+        old = setting.account.key
+        with pytest.raises(mlauth.MLAuthError, match=r"there may be an API key 'test-2.*delete it"):
+            setting.rotate(new_key=True)
+        assert setting.account.key == old
+        assert setting.keys() == 2
+
+
+def test_a_write_without_an_answer_that_was_made_is_found_out(
+    setting: Setting, front: Proxy, vault: Vault
+) -> None:
+    """Key Vault stored the new version, and its answer comes too late."""
+
+    def slow(request: Request) -> bool:
+        if is_rotation(request):
+            vault.faults.done_late(6)
+        return False
+
+    front.fails = slow
+    rotation = setting.rotate(timeout=5)
+    assert setting.takes(versions(vault)[-1])
+    assert rotation.version
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_after_the_rotation_waits_until_the_key_is_stored(
+    setting: Setting, front: Proxy, vault: Vault, number: int
+) -> None:
+    process: list[subprocess.Popen[str]] = []
+
+    def interrupt(request: Request) -> bool:
+        if is_rotation(request):
+            vault.late(1)
+            process[0].send_signal(number)
+        return False
+
+    front.fails = interrupt
+    process.append(setting.started())
+    with process[0]:
+        out, err = process[0].communicate(timeout=100)
+    assert process[0].returncode != 0
+    assert "rotated: " in out, err
+    assert setting.takes(versions(vault)[-1])
+
+
+def test_a_signal_before_the_rotation_ends_it_at_once(setting: Setting) -> None:
+    with faulty(never) as server:
+        setting.fields["store_url"] = server.url
+        with setting.started() as process:
+            end = time.monotonic() + 60
+            while not server.requests and time.monotonic() < end:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "rotated" not in out
+
+
+def test_a_server_that_does_not_answer_is_waited_for_until_the_deadline(setting: Setting) -> None:
+    with faulty(never) as server:
+        setting.fields["store_url"] = server.url
+        done = setting.command(MLAUTH_TIMEOUT="1")
+    assert done.returncode == 3
+    assert done.stderr.startswith("mlauth: nothing was rotated: ")
+
+
+def test_an_answer_without_a_key_is_an_answer_that_was_lost(setting: Setting, front: Proxy) -> None:
+    front.replaces = lambda request: (200, b'{"body": null}') if is_rotation(request) else None
+    with pytest.raises(RotationIncomplete, match="answers with application/json without a key"):
+        setting.rotate()
+
+
+def test_a_server_that_does_not_show_the_key_is_not_asked_to_rotate_it(
+    setting: Setting, front: Proxy
+) -> None:
+    for body in (b"[]", b"{}", b'{"name": "n", "metadata": {"last_rotated": 1}}'):
+        front.replaces = lambda request, body=body: (
+            (200, body) if "/api_keys/" in request.path else None
+        )
+        with pytest.raises(RotationFailed, match="does not show the API key of"):
+            setting.rotate()
+    assert setting.rotated() is None
