@@ -342,7 +342,7 @@ def _prepare(
 ) -> Ready:
     credentials = profile.zenml
     assert credentials is not None
-    store = _writable(credentials.api_key)
+    store = writable(credentials.api_key)
     bare = {"credential": "api_token", "stack": None, "project": None}
     examination = examine(credentials.model_copy(update=bare), deadline)
     if examination.errors:
@@ -379,7 +379,7 @@ def _administrator(service: Service, who: Administrator, deadline: Deadline) -> 
         ) from None
 
 
-def _writable(reference: SecretReference) -> WritableStore:
+def writable(reference: SecretReference) -> WritableStore:
     """Return the store to write a reference to, or refuse what cannot be written."""
     store = new_store(reference.scheme)
     if not isinstance(store, WritableStore):

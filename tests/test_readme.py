@@ -118,7 +118,7 @@ def test_the_commands_run(
         for line in text.splitlines()
         if line.startswith("$ mlauth ")
     ]
-    assert [command[1] for command in commands] == ["check", "exec", "explain"]
+    assert [command[1] for command in commands] == ["check", "exec", "explain", "rotate"]
     Path("train.py").write_text("import os; print(os.environ['ZENML_STORE_URL'])")
     for command in commands:
         words = [adapted(word, project, zenml_server) for word in command[1:]]
@@ -129,5 +129,9 @@ def test_the_commands_run(
             text=True,
             env=environment,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        if words[0] == "rotate":  # the document that is linked beside it has an administrator
+            assert done.returncode == 1
+            assert "only an administrator may" in done.stderr
+        else:
+            assert done.returncode == 0, done.stdout + done.stderr
         assert "ZENKEY_" not in done.stdout + done.stderr

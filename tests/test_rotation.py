@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 
 import mlauth
 from mlauth import Profile, ZenMLCredentials, azure_identity
+from mlauth.cli import main
 from mlauth.demo.search import search
 from mlauth.demo.servers import ZenMLServer
 from mlauth.errors import (
@@ -27,6 +30,7 @@ from mlauth.errors import (
     RotationIncomplete,
     SecretDenied,
 )
+from mlauth.rotation import writable
 from tests.accounts import Account
 from tests.servers.azure import Azure
 from tests.servers.faults import answer, faulty
@@ -490,3 +494,18 @@ def test_a_server_that_does_not_show_the_key_is_not_asked_to_rotate_it(
         with pytest.raises(RotationFailed, match="does not show the API key of"):
             setting.rotate()
     assert setting.rotated() is None
+
+
+def test_the_documents_profile_can_be_rotated_and_its_options_exist(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "rotation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "mlauth.toml").write_text(example)
+    profile = mlauth.load_profile("prod", str(tmp_path / "mlauth.toml"))
+    shown = Path(__file__).parent.parent / "deployments" / "rotate-zenml-key" / "mlauth.toml"
+    assert profile == mlauth.load_profile("prod", str(shown))
+    assert profile.zenml
+    assert writable(profile.zenml.api_key)
+    (command,) = re.findall(r"^\$ mlauth (rotate .*)$", text, re.MULTILINE)
+    options = CliRunner().invoke(main, ["rotate", "zenml", "--help"]).output
+    for option in {*re.findall(r"--[a-z-]+", command), "--new-key"}:
+        assert f"{option} " in options

@@ -17,12 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 import mlauth
 from mlauth import azure_identity, checks, errors, faults, retrying, stores
 from mlauth.activation import Exported, Prepared, export
 from mlauth.checking import Examination, examine
-from mlauth.credentials.zenml import ZenMLCredentials
+from mlauth.credentials.zenml import Administrator, ZenMLCredentials
 from mlauth.deadline import Deadline
 from mlauth.demo.flow_runs import ExecutedFlowRun, FlowRunResult
 from mlauth.demo.prefect_server import PrefectServer, ProcessWorker
@@ -34,6 +35,7 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.redaction import MaskingFormatter
 from mlauth.references import SecretReference
+from mlauth.rotation import Ready, Rotation, _Key, _Server
 from mlauth.stores import StoredSecret, memory
 from tests.leaks.canaries import canary, token, zenml_key
 from tests.servers.azure import Azure
@@ -236,6 +238,15 @@ def zenml_server(here: Here) -> ZenMLServer:
     return server
 
 
+def ready(here: Here) -> Ready:
+    """A rotation that is ready: it holds a token that may rotate."""
+    credentials = ZenMLCredentials.of("test", here.zenml())
+    server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token))
+    store = stores.new_store("file")
+    assert isinstance(store, stores.WritableStore)
+    return Ready(server, store, _Key("key", None, None), 60, new_key=False, seconds=5)
+
+
 def refused(*names: str) -> Callable[[Here], Any]:
     def make(here: Here) -> Any:
         with pytest.raises(errors.ResolutionError) as raised:
@@ -272,6 +283,9 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.credentials.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of(
         "test", here.zenml()
     ),
+    "mlauth.credentials.zenml.Administrator": lambda here: Administrator(
+        user="admin", password=SecretReference.parse(here.reference("other"))
+    ),
     "mlauth.deadline.Deadline": lambda here: Deadline(5),
     "mlauth.demo.flow_runs.ExecutedFlowRun": lambda here: ExecutedFlowRun(
         subprocess.CompletedProcess([], 0, "", ""), FlowRunResult("id", "COMPLETED", "Done", "")
@@ -293,6 +307,9 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.errors.CheckUnknown": lambda here: errors.CheckUnknown(report(here)),
     "mlauth.errors.InvalidBlock": literal,
     "mlauth.errors.ResolutionError": refused("absent", "missing"),
+    "mlauth.errors.RotationIncomplete": lambda here: errors.RotationIncomplete(
+        "a line", datetime.now(timezone.utc)
+    ),
     "mlauth.faults.Fault": lambda here: faults.connection_fault(
         here.error(socket.gaierror), "host", trust="trust"
     ),
@@ -305,6 +322,10 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.redaction.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
     "mlauth.retrying.Transient": lambda here: retrying.Transient(errors.StoreUnavailable("later")),
+    "mlauth.rotation.Ready": ready,
+    "mlauth.rotation.Rotation": lambda here: Rotation(
+        "flows", "https://url", "key", SecretReference.parse(here.reference("key")), None, None
+    ),
     "mlauth.stores.Access": lambda here: stores.new_store("file").describe(
         SecretReference.parse(here.reference("key"))
     ),
