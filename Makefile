@@ -16,7 +16,7 @@ LOCK := requirements/lock.txt
 # pip's own settings (index, proxy, certificates) are left as they are.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-load test-browser check bench lock clean
+.PHONY: help demo test test-load test-browser docs check bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,11 +27,14 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
-test-load: $(VENV)/.installed ## hundreds of processes on one vault, many flow runs at once (a minute or two)
+test-load: $(VENV)/.installed ## hundreds of processes at once: load, every fault at every place, a rotation (4 minutes)
 	@$(BIN)/python -m pytest -m load $(ARGS)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m pytest -m browser $(ARGS)
+
+docs: $(VENV)/.installed ## write docs/failures.md anew, from what fails
+	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest -m load tests/faults
 
 check: $(VENV)/.installed ## lint, format, types
 	$(BIN)/ruff check .

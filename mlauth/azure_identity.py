@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
-from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault
+from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
 from mlauth.never_pickled import NeverPickled
-from mlauth.retrying import Transient, retry_after
+from mlauth.retrying import CONNECTING, Transient, retry_after
 from mlauth.stores import sdk
 
 if TYPE_CHECKING:
@@ -281,6 +281,8 @@ class Tokens:
         }
         if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
             options["authority"] = authority
+        self._place = authority if "authority" in options else "the identity's endpoint"
+        self._options = options
         self._credential = identity.credential(**options)
 
     def __str__(self) -> str:
@@ -306,6 +308,9 @@ class Tokens:
                     token = self._credential.get_token(*scopes, claims=claims, **options)
             except Exception as error:
                 explained = self._explain(error)
+                if isinstance(explained, Transient):
+                    # MSAL keeps the answer of a fault for a while and repeats it, unasked.
+                    self._credential = self._identity.credential(**self._options)
                 if isinstance(explained, IdentityUnavailable):
                     self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
                 raise explained from None
@@ -334,7 +339,7 @@ class Tokens:
             if fault is not None:
                 kind: type[StoreError] = StoreUnavailable if fault.unknown else StoreUnreachable
                 outcome = kind(f"{who}: {fault.line}")
-                return Transient(outcome) if fault.transient else outcome
+                return Transient(outcome, attempts=CONNECTING) if fault.transient else outcome
         if "for tenant" in said and "not configured" in said:
             return IdentityUnavailable(
                 f"{who}: the vault is in another tenant; use an identity of the vault's tenant"
@@ -343,11 +348,16 @@ class Tokens:
 
     def _fault(self, error: Exception) -> Fault | None:
         """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
-        where = "the identity's endpoint"
-        fault = connection_fault(error, where, trust="name it in REQUESTS_CA_BUNDLE")
+        fault = connection_fault(error, self._place, trust="name it in REQUESTS_CA_BUNDLE")
+        if fault is None and too_late(error):
+            return Fault(
+                f"{self._place} gave no answer within {_ANSWER_SECONDS} s: is a firewall or proxy "
+                "in the way?",
+                unknown=True,
+            )
         lost = ("ServiceRe", "IncompleteRead", "ConnectionError", "ChunkedEncodingError")
         if fault is None and any(type(cause).__name__.startswith(lost) for cause in causes(error)):
-            return broken_off(error, where)
+            return broken_off(self._place)
         return fault
 
     def _hint(self, said: str, code: str | None) -> str:
@@ -362,11 +372,22 @@ class Tokens:
             ) + f"{login}set the AZURE_* variables of an identity (mlauth explain shows the choice)"
         if code:
             return f"Microsoft Entra refuses it ({code})"
+        status = self._answer[0] if self._answer else 0
         if isinstance(self._identity, ManagedIdentity):
-            status = f" (HTTP {self._answer[0]})" if self._answer else ""
+            if 200 <= status < 400:
+                return (
+                    f"what answers there (HTTP {status}) is not the endpoint of an identity: is "
+                    "the variable right, and no proxy in the way?"
+                )
+            shown = f" (HTTP {status})" if status else ""
             return (
-                f"the endpoint does not give a token{status}: is an identity assigned here, and "
+                f"the endpoint does not give a token{shown}: is an identity assigned here, and "
                 f"is {CLIENT} its client id?"
+            )
+        if status:
+            return (
+                f"{self._place} answers HTTP {status}, and not as Microsoft Entra does: is a proxy "
+                f"in the way, and is {TENANT} right?"
             )
         return "no token was given: are its variables, and its file, right?"
 

@@ -135,7 +135,12 @@ def bounded(deadline: Deadline, examination: Examination, walk: Callable[[], Non
             results.append(StageResult("mlauth", Stage.RESOLVED, Status.UNKNOWN))
         for result in results:
             if result.status is Status.UNKNOWN and not result.detail:
-                result.detail = f"no answer within {deadline.seconds:g} s: try a longer timeout"
+                url = examination.report.facts.get("server_url", "")
+                where = f"{url}: " if url and result.system == "zenml" else ""
+                result.detail = (
+                    f"{where}no answer within {deadline.seconds:g} s: is a firewall or proxy in "
+                    "the way? a busy service needs a longer timeout"
+                )
         for system in examination.credentials:
             if system not in examination.exports:
                 examination.errors.setdefault(system, error)

@@ -42,7 +42,7 @@ class Deadline:
     def inner(self) -> Deadline:
         """Return a deadline a little before this one, for what says better why it was late."""
         inner = Deadline(self.seconds)
-        inner._end = self._end - min(0.1, self.seconds / 10)
+        inner._end = self._end - min(0.5, self.seconds / 10)
         return inner
 
     def remaining(self) -> float:

@@ -14,6 +14,7 @@ from mlauth.redaction import mask
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone in a moment
 # https://www.openssl.org/docs/man3.0/man3/X509_STORE_CTX_get_error.html
 _NOT_YET_VALID, _EXPIRED, _WRONG_HOST, _WRONG_ADDRESS = 9, 10, 62, 64
+_BROKEN_OFF = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
 _UNKNOWN_CA = {2, 18, 19, 20, 21}
 
 
@@ -44,7 +45,10 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
         The fault, or None where the connection was made (a time-out, an answer cut short).
     """
     for cause in causes(error):
-        if type(cause).__name__ == "ProxyError":  # of urllib3, requests or httpx
+        # Of urllib3, requests or httpx; urllib3 calls a tunnel that breaks off one, too.
+        if type(cause).__name__ == "ProxyError" and not any(
+            isinstance(each, _BROKEN_OFF) for each in causes(cause)
+        ):
             return Fault(
                 f"the proxy gives no connection to {host}: is that name right, and are "
                 "HTTPS_PROXY and NO_PROXY?",
@@ -53,10 +57,13 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
             )
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Fault(_certificate(cause, host, trust))
-        if isinstance(cause, ssl.SSLError) and cause.reason:
+        if isinstance(cause, ssl.SSLError) and cause.reason and not _ended(cause):
             if "WRONG_VERSION" in cause.reason or "RECORD_LAYER" in cause.reason:
                 return Fault(f"{host} does not speak TLS on this port; is it the http port?")
-            return Fault(f"{host}: TLS failed ({plain(cause.reason)})")
+            return Fault(
+                f"{host}: TLS failed ({plain(cause.reason)}): is a proxy in the way, or a service "
+                "with TLS that is too old?"
+            )
         if isinstance(cause, socket.gaierror):
             if cause.errno == socket.EAI_AGAIN:
                 return Fault(
@@ -66,7 +73,7 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
                     transient=True,
                 )
             return Fault(
-                f"there is no host {host}: check the URL's spelling and this network's DNS"
+                f"there is no host of that name ({host}): check the spelling and this network's DNS"
             )
         if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
             return Fault(
@@ -76,11 +83,24 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
     return None
 
 
-def broken_off(error: BaseException, host: str) -> Fault:
+def broken_off(host: str) -> Fault:
     """Return the fault of a connection that was made and ended too early."""
     return Fault(
-        f"the connection to {host} broke off ({type(error).__name__})", unknown=True, transient=True
+        f"the connection to {host} broke off before the answer was whole: try again; if it stays "
+        "so, is a firewall or proxy in the way?",
+        unknown=True,
+        transient=True,
     )
+
+
+def too_late(error: BaseException) -> bool:
+    """Say whether what was waited for was an answer."""
+    return any("Timeout" in type(cause).__name__ for cause in causes(error))
+
+
+def _ended(error: ssl.SSLError) -> bool:
+    """Say whether the other side went away during the handshake, which says nothing of TLS."""
+    return isinstance(error, ssl.SSLEOFError) or "EOF" in (error.reason or "")
 
 
 def _certificate(error: ssl.SSLCertVerificationError, host: str, trust: str) -> str:

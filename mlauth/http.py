@@ -22,10 +22,9 @@ from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import THREAD, Deadline
 from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
 from mlauth.never_pickled import NeverPickled
-from mlauth.retrying import Transient, retry, retry_after
+from mlauth.retrying import CONNECTING, Transient, retry, retry_after
 
 _MOST_BYTES = 1024 * 1024
-_ATTEMPTS = 5
 
 
 def _shows_no_headers(record: logging.LogRecord) -> bool:
@@ -121,17 +120,21 @@ class Service:
             StageUnknown: throttled, a 5xx, or no whole answer in time.
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        attempts = 1 if once else CONNECTING
 
         def send() -> Answer:
             try:
                 return self._send(
                     method, path, data=data, json=json, headers=headers, params=params
                 )
+            except Transient as fault:
+                fault.attempts = attempts
+                raise
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
-                raise self._explain(error, path) from None
+                raise self._explain(error, path, attempts) from None
 
-        return retry(send, self._deadline, attempts=1 if once else _ATTEMPTS)
+        return retry(send, self._deadline)
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Answer:
         timeout = max(0.05, self._deadline.remaining())
@@ -160,7 +163,7 @@ class Service:
             body = None
         return Answer(status, Secret(body), plain(content_type) or "no content type")
 
-    def _explain(self, error: Exception, path: str) -> Exception:
+    def _explain(self, error: Exception, path: str, attempts: int) -> Exception:
         """Turn a fault of the connection into one line that says what to change."""
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return StageFailed(f"{self.url} is not a URL that HTTP can reach")
@@ -180,9 +183,9 @@ class Service:
                 "firewall or proxy in the way? a busy service needs a longer timeout"
             )
         if fault is None:
-            fault = broken_off(error, self.host)
+            fault = broken_off(self.host)
         outcome = (StageUnknown if fault.unknown else StageFailed)(fault.line)
-        return Transient(outcome) if fault.transient else outcome
+        return Transient(outcome, attempts=attempts) if fault.transient else outcome
 
 
 def _host(location: str) -> str:
@@ -233,7 +236,7 @@ def _verification(url: str, ca: str | None) -> ssl.SSLContext | bool:
             continue
         problem = ca_problem(chosen)
         if problem:
-            raise StageFailed(problem + (f" (from {name})" if name else ""))
+            raise StageFailed(f"{problem}: correct {name or 'ca_bundle or ZENML_STORE_VERIFY_SSL'}")
         return _context(chosen)
     return True
 
@@ -243,5 +246,5 @@ def _bounded(chunks: Iterator[bytes], url: str) -> Iterator[bytes]:
     for chunk in chunks:
         size += len(chunk)
         if size > _MOST_BYTES:
-            raise StageFailed(f"{url} answers with more than 1 MiB: it is not the service expected")
+            raise StageFailed(f"{url} answers with more than 1 MiB: is it another service's URL?")
         yield chunk

@@ -77,7 +77,7 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         names = in_one_line(error, lambda location: f"MLAUTH_{str(location[0]).upper()}")
-        raise InvalidProfile(names) from None
+        raise InvalidProfile(f"{names}: correct the variable") from None
 
 
 class _File(BaseModel):
@@ -130,11 +130,11 @@ def _profiles(config: str) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise InvalidProfile(f"{config} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InvalidProfile(f"{config} is not UTF-8 text") from None
+        raise InvalidProfile(f"{config} is not UTF-8 text: store it as UTF-8") from None
     except RecursionError:
         raise InvalidProfile(f"{config} is not valid TOML: too many brackets in brackets") from None
     except ValueError as error:  # tomllib's, which names line and column, and no content
-        raise InvalidProfile(f"{config} is not valid TOML: {error}") from None
+        raise InvalidProfile(f"{config} is not valid TOML, correct it: {error}") from None
 
 
 def _dotted(*parts: int | str) -> str:

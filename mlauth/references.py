@@ -117,7 +117,7 @@ class SecretReference:
         if unknown:
             known = ", ".join(sorted(grammar.query)) or "none"
             raise InvalidReference(
-                f"{where} has the unknown option {unknown[0]!r} (known: {known})"
+                f"{where} has the unknown option {unknown[0]!r} (known: {known}): remove it"
             )
         for name, value in reference.query.items():
             problem = grammar.query[name](value)

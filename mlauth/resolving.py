@@ -101,7 +101,7 @@ def try_all(
     }
 
     def read(whole: SecretReference) -> StoredSecret:
-        return made[whole.scheme].read(whole, timeout=deadline.remaining())
+        return made[whole.scheme].read(whole, timeout=deadline.inner().remaining())
 
     read_each = deadline.run_all([partial(read, whole) for whole in wholes], "the store")
     answers = dict(zip(wholes, read_each, strict=True))
@@ -111,8 +111,9 @@ def try_all(
         try:
             if isinstance(answer, DeadlineExceeded):
                 raise StoreUnavailable(
-                    f"{reference} cannot be read: the store gave no answer within "
-                    f"{deadline.seconds:g} s"
+                    f"{reference} cannot be read: no answer within {deadline.seconds:g} s, from "
+                    "the store or from what says who asks: is a firewall or proxy in the way? a "
+                    "busy service needs a longer timeout"
                 )
             if isinstance(answer, BaseException):
                 raise answer
@@ -155,7 +156,7 @@ def _pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
     if not isinstance(value, str) or not value:
         raise SecretUnusable(
             f"{reference} cannot be used: the value of {reference.key!r} is "
-            f"{'empty' if value == '' else 'not a JSON string'}"
+            f"{'empty' if value == '' else 'not a JSON string'}; store it as one"
         )
     return replace(secret, value=SecretStr(value))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
+CONNECTING = 5  # attempts to connect: what is throttled is worth more, what is mistyped is not
 
 
 class Transient(Exception):
@@ -22,21 +23,28 @@ class Transient(Exception):
     Attributes:
         outcome: what is raised if it is not.
         retry_after: seconds that the service asks to wait, or None.
+        attempts: how many attempts are worth it; None leaves that to the deadline.
     """
 
-    def __init__(self, outcome: MLAuthError, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        outcome: MLAuthError,
+        retry_after: float | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> None:
         super().__init__(str(outcome))
         self.outcome = outcome
         self.retry_after = retry_after
+        self.attempts = attempts
 
 
-def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = None) -> T:
+def retry(call: Callable[[], T], deadline: Deadline) -> T:
     """Call a function until it does not raise `Transient`, with backoff, jitter and `Retry-After`.
 
     Args:
         call: one attempt.
         deadline: no attempt is waited for that would start after it.
-        attempts: the most attempts; None leaves that to the deadline.
 
     Raises:
         MLAuthError: the outcome of the last transient fault, or what else `call` raised.
@@ -49,7 +57,6 @@ def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = N
     from tenacity import (
         Retrying,
         retry_if_exception_type,
-        stop_after_attempt,
         stop_before_delay,
         wait_random_exponential,
     )
@@ -68,9 +75,15 @@ def retry(call: Callable[[], T], deadline: Deadline, *, attempts: int | None = N
         return (asked or 0.0) + backoff(state)
 
     in_time = stop_before_delay(deadline.remaining())
+
+    def enough(state: RetryCallState) -> bool:
+        fault = state.outcome.exception() if state.outcome else None
+        most = fault.attempts if isinstance(fault, Transient) else None
+        return in_time(state) or (most is not None and state.attempt_number >= most)
+
     retrying = Retrying(
         retry=retry_if_exception_type(Transient),
-        stop=in_time if attempts is None else in_time | stop_after_attempt(attempts),
+        stop=enough,
         wait=wait,
         reraise=True,
     )

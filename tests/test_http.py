@@ -186,7 +186,7 @@ def test_the_variables_of_the_systems_own_clients_count(
         assert ask(server.url).status == 200
         monkeypatch.setenv(name, "/nowhere/ca.pem")
         message = refusal(StageFailed, server.url)
-        assert message == f"the CA bundle /nowhere/ca.pem does not exist (from {name})"
+        assert message == f"the CA bundle /nowhere/ca.pem does not exist: correct {name}"
 
 
 def test_what_is_wrong_with_a_certificate_is_told_apart(authority: trustme.CA, ca: str) -> None:

@@ -88,8 +88,8 @@ def test_another_profile_that_is_wrong_does_not_matter(file: Path) -> None:
         ("[profile.prod.zenml]\na = 'canary'", "profile: there is no such setting"),
         ("profiles = 'canary'", "profiles: Input should be a valid dictionary"),
         ("[profiles]\nprod = 'canary'", "profiles.prod: Input should be a valid dictionary"),
-        ("[profiles.prod.zenml\nkey = 'canary'", "is not valid TOML: "),
-        ("a = 'canary", "is not valid TOML: "),
+        ("[profiles.prod.zenml\nkey = 'canary'", "is not valid TOML, correct it: "),
+        ("a = 'canary", "is not valid TOML, correct it: "),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_file_and_key(file: Path, text: str, said: str) -> None:
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_says_why(file: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(file.parent)
     assert f"there is no file mlauth.toml in {file.parent}" in refusal(Path("mlauth.toml"))
     file.write_bytes(b"a = '\xff'")
-    assert refusal(file).endswith("is not UTF-8 text")
+    assert refusal(file).endswith("is not UTF-8 text: store it as UTF-8")
 
 
 def test_a_setting_that_cannot_be_used_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

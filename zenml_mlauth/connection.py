@@ -21,9 +21,10 @@ from zenml.utils import source_utils
 from mlauth import redaction
 from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.credentials.zenml import near_misses, probe_server, refusal
+from mlauth.credentials.zenml import near_misses, probe_server, refusal, server_info
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.http import Service
 from mlauth.profiles import Profile, load_profile
 
 OnFailure = Literal["fail", "warn"]
@@ -129,6 +130,7 @@ def _walk(
     others: bool,
     deadline: Deadline,
 ) -> None:
+    _reach(report, deadline)
     with report.stage("zenml", Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
         result.detail = f"ZenML's client uses {store.url}"
@@ -167,19 +169,32 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return record.threadName != THREAD or record.levelno > logging.INFO
 
 
+def _reach(report: CheckReport, deadline: Deadline) -> None:
+    """Say what keeps ZenML's client from its server before it tries, for half a minute, itself."""
+    url = _server_url()
+    if url is None or GlobalConfiguration().is_initialized:
+        return
+    report.facts["server_url"] = url
+    ca = _ca(GlobalConfiguration().store_configuration)
+    with report.stage("zenml", Stage.REACHABLE), Service(url, deadline, ca=ca) as service:
+        server_info(service)
+    report.results.pop()  # the proof says it again
+
+
 def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
     """Return the store of ZenML's client and its token, which it may have to log in for."""
-    configuration = GlobalConfiguration().store_configuration
-    if configuration.type == StoreType.REST:
+    url = _server_url()
+    if url is not None:
         try:
             store: Any = Client().zen_store
             return store, SecretStr(store.get_or_generate_api_token())
         except AuthorizationException as error:
             said, name = str(error), type(error).__name__
-            raise StageFailed(refusal(said, configuration.url, name)) from None
+            raise StageFailed(refusal(said, url, name)) from None
         except Exception as error:
             raise StageUnknown(
-                f"ZenML's client has no connection to {configuration.url} ({type(error).__name__})"
+                f"ZenML's client has no connection to {url} "
+                f"({type(error).__name__}): `zenml status` may say why; if that works, try again"
             ) from None
     wanted = "a service account" if service_account is None else repr(service_account)
     line = f"ZenML's client uses the local store of this machine, not a server as {wanted}"
@@ -199,12 +214,16 @@ def _prove(
     service_account: str | None,
     deadline: Deadline,
 ) -> None:
-    ca = store.config.verify_ssl if isinstance(store.config.verify_ssl, str) else None
     stages = len(report.results)
 
     def prove(token: SecretStr) -> None:
         probe_server(
-            store.url, report, deadline, ca=ca, token=token, service_account=service_account
+            store.url,
+            report,
+            deadline,
+            ca=_ca(store.config),
+            token=token,
+            service_account=service_account,
         )
 
     try:
@@ -224,6 +243,17 @@ def _prove(
             raise
         del report.results[stages:]
         prove(new)
+
+
+def _server_url() -> str | None:
+    """Return the server of ZenML's client; its configuration, with the key, stays in no local."""
+    is_server = GlobalConfiguration().store_configuration.type == StoreType.REST
+    return GlobalConfiguration().store_configuration.url if is_server else None
+
+
+def _ca(configuration: Any) -> str | None:
+    verify = getattr(configuration, "verify_ssl", None)
+    return verify if isinstance(verify, str) else None
 
 
 def _profile(name: str, config_file: str, others: bool, warnings: list[str]) -> Profile | None:

@@ -124,6 +124,6 @@ def in_one_line(
         if item["type"] == "extra_forbidden":
             message = "there is no such setting; check the spelling"
         elif item["type"] == "missing":
-            message = "is missing"
+            message = "is missing: add it"
         lines.append(f"{name(item['loc'])}: {message}" if item["loc"] else message)
     return "; ".join(lines)

@@ -93,7 +93,7 @@ class ZenMLCredentials(Credentials):
         if value is not None and not value.strip():
             raise ValueError("is empty: leave it away, or give a name")
         if value is not None and "{{" in value:
-            raise ValueError("is a template that nothing replaced")
+            raise ValueError("is a template that nothing replaced: check the name in it")
         return value
 
     @model_validator(mode="after")
@@ -234,7 +234,7 @@ def probe_server(
         with report.stage("zenml", Stage.REACHABLE) as result:
             # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
             service = stack.enter_context(Service(url, deadline, ca=ca))
-            info = _server_info(service)
+            info = server_info(service)
             result.detail = f"{url} is a ZenML server"
         with report.stage("zenml", Stage.COMPATIBLE) as result:
             report.facts["server_version"] = plain(info["version"])
@@ -270,7 +270,7 @@ def probe_server(
 def url_problem(url: str) -> str | None:
     """Say what is wrong with a server's URL, without echoing what may hold a password."""
     if "{{" in url or "${" in url:
-        return "is a template that nothing replaced"
+        return "is a template that nothing replaced: check the name in it"
     if re.search(r"\s", url):
         return "has white space in it, which ZenML keeps: remove it"
     if not url.isprintable():
@@ -365,16 +365,25 @@ def key_problem(key: str) -> str | None:
         return None
     if prefix != "ZENKEY":
         hint = " (a login token?)" if key.startswith("eyJ") else ""
-        return f"is not a ZenML API key: those start with ZENKEY_{hint}"
+        return f"is not a ZenML API key: those start with ZENKEY_{hint}; name the place of one"
     try:
         content = json.loads(base64.b64decode(encoded, validate=True))
         complete = isinstance(content, dict) and content["id"] and content["key"]
     except (ValueError, KeyError, RecursionError):
         complete = False
-    return None if complete else "starts like a ZenML API key but is cut short or damaged"
+    return (
+        None
+        if complete
+        else "starts like a ZenML API key but is cut short or damaged: store it whole"
+    )
 
 
-def _server_info(service: Service) -> dict[str, Any]:
+def server_info(service: Service) -> dict[str, Any]:
+    """Ask a ZenML server what it is; needs no credential.
+
+    Raises:
+        StageFailed, StageUnknown: there is no ZenML server, or no way to it.
+    """
     answer = service.request("GET", "/api/v1/info")
     body = answer.body
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("version"), str):

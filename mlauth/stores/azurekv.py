@@ -27,10 +27,10 @@ from mlauth.errors import (
     StoreUnavailable,
     StoreUnreachable,
 )
-from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
+from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain, too_late
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
-from mlauth.retrying import Transient, retry, retry_after
+from mlauth.retrying import CONNECTING, Transient, retry, retry_after
 from mlauth.stores import Access, Grammar, StoredSecret, sdk
 
 if TYPE_CHECKING:
@@ -208,10 +208,15 @@ class _Vault:
                 f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
         fault = connection_fault(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
-        fault = fault or broken_off(error.__cause__ or error, self._host)
+        if fault is None and too_late(error):
+            return StoreUnavailable(
+                f"{self._host} gave no answer in time: is a firewall or proxy in the way? a busy "
+                "service needs a longer timeout"
+            )
+        fault = fault or broken_off(self._host)
         kind = StoreUnavailable if fault.unknown else StoreUnreachable
         outcome = kind(fault.line)
-        return Transient(outcome) if fault.transient else outcome
+        return Transient(outcome, attempts=CONNECTING) if fault.transient else outcome
 
     def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
         status: int = error.status_code

@@ -41,7 +41,9 @@ class Store:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise SecretUnusable(f"{reference} cannot be read: it is not a regular file")
+                    raise SecretUnusable(
+                        f"{reference} cannot be read: it is not a regular file; name the file"
+                    )
                 content = file.read(_MOST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             raise SecretNotFound(
@@ -59,14 +61,20 @@ class Store:
         except OSError as error:
             raise StoreUnavailable(f"{reference} cannot be read: {error.strerror}") from None
         if len(content) > _MOST_BYTES:
-            raise SecretUnusable(f"{reference} cannot be used: it is larger than 1 MiB")
+            raise SecretUnusable(
+                f"{reference} cannot be used: it is larger than 1 MiB; is it the right file?"
+            )
         try:
             value = content.decode()
         except UnicodeDecodeError:
-            raise SecretUnusable(f"{reference} cannot be used: it is not UTF-8 text") from None
+            raise SecretUnusable(
+                f"{reference} cannot be used: it is not UTF-8 text; store it as text"
+            ) from None
         value = value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
         if not value:
-            raise SecretUnusable(f"{reference} cannot be used: the file is empty")
+            raise SecretUnusable(
+                f"{reference} cannot be used: the file is empty; put the secret there"
+            )
         return StoredSecret(SecretStr(value))
 
     def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:

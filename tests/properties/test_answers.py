@@ -326,4 +326,4 @@ def test_a_ca_bundle_of_the_environment_that_cannot_be_used_fails_the_check(
     fields = {"store_url": "https://127.0.0.1:1", "api_key": "memory://key"}
     report = mlauth.check(ZenMLCredentials.of("test", fields), timeout=SECONDS)
     assert report.status is Status.FAILED
-    assert f"does not exist (from {name})" in report.summary()
+    assert f"does not exist: correct {name}" in report.summary()

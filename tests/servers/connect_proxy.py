@@ -61,12 +61,16 @@ class ConnectProxy:
                 elif not exists(host):
                     status, head = 503, "503 Service Unavailable\r\nX-Squid-Error: ERR_DNS_FAIL 0"
                 else:
-                    status, head = 200, "200 Connection established"
+                    try:
+                        far = socket.create_connection(("127.0.0.1", port))
+                        status, head = 200, "200 Connection established"
+                    except ConnectionRefusedError:
+                        status, head = 503, "503 Service Unavailable\r\nX-Squid-Error: ERR_CONN 111"
                 proxy.asked.append(Asked(host, int(number or 0), status))
-                if status != 200 or port is None:
+                if status != 200:
                     self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())
                     return
-                with socket.create_connection(("127.0.0.1", port)) as far:
+                with far:
                     far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode())
                     _pump(self.connection, far)

@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 Reply = Callable[[socket.socket, "FaultyServer"], None]
 
@@ -54,6 +54,8 @@ class FaultyServer:
 
     def close(self) -> None:
         self.closing.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # closing alone leaves it open while it waits
         self._socket.close()
 
 

@@ -300,13 +300,13 @@ def test_a_vault_that_does_not_exist_is_said(azure: Azure, monkeypatch: pytest.M
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, ".invalid")
     said = refused(where, StoreUnreachable, timeout=10)
-    assert "there is no host no-such-vault.invalid" in said
+    assert "there is no host of that name (no-such-vault.invalid)" in said
 
 
 def test_a_vault_that_never_answers_ends_with_the_deadline() -> None:
     with faulty(silent) as server:
         where = SecretReference.parse(f"azurekv://127.0.0.1:{server.port}/key")
-        assert "no answer within 1 s" in refused(where, StoreUnavailable, timeout=1)
+        assert "gave no answer in time" in refused(where, StoreUnavailable, timeout=1)
 
 
 def test_a_ca_that_is_not_trusted_is_said(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
