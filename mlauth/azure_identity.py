@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from mlauth import redaction
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
 from mlauth.never_pickled import NeverPickled
@@ -67,6 +68,8 @@ class ServicePrincipal(NeverPickled):
         """Make azure-identity's credential; does no I/O but to read a certificate."""
         identity = sdk("azure.identity", _EXTRA)
         if self.secret:
+            # What echoes it, at DEBUG or in an error, is masked.
+            redaction.register([self.secret.get_secret_value()])
             found = identity.ClientSecretCredential(
                 self.tenant, self.client, self.secret.get_secret_value(), **options
             )
@@ -314,6 +317,7 @@ class Tokens:
                 if isinstance(explained, IdentityUnavailable):
                     self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
                 raise explained from None
+            redaction.register([token.token])
             self._kept[key] = SecretStr(token.token), token.expires_on
             return token
 

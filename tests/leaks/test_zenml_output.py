@@ -174,7 +174,7 @@ def test_a_fault_of_the_server_is_told_without_a_value(
         with faulty(*[here.good()] * stage, reply) as server:
             watch.outcome(ways(here, server.url, 0.5)[name])
     said = watch.text()
-    for logger in ("httpcore.connection: ", "zenml.", "urllib3.connectionpool: ", "mlauth: "):
+    for logger in ("httpcore.connection: ", "zenml.", "urllib3.connectionpool: "):
         assert logger in said  # they do speak
     assert leaks(said, *here.values) == []
 

@@ -1,0 +1,186 @@
+"""Whatever Key Vault and what issues its tokens do: nothing said holds a secret or a token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from click.testing import CliRunner
+
+import mlauth
+from mlauth import EnvironmentSecrets, azure_identity
+from mlauth.cli import main
+from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
+from tests.leaks.canaries import canary, leaks
+from tests.leaks.watching import Watch, said, watching
+from tests.servers.azure import Azure
+from tests.servers.web import Answer
+
+NAME = "token"
+
+
+@pytest.fixture
+def watch(
+    clean_environment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[Watch]:
+    azure_identity.tokens.cache_clear()
+    with watching(capfd) as watch:
+        yield watch
+    azure_identity.tokens.cache_clear()
+
+
+class Place:
+    """A vault with a secret, an identity, and every value of theirs."""
+
+    def __init__(self, azure: Azure, patch: pytest.MonkeyPatch) -> None:
+        self.azure, self.vault = azure, azure.vault()
+        self.identity = azure.identity("get", "set")
+        self.value, self.written = canary("value"), canary("written")
+        self.vault.put(NAME, self.value)
+        self.values = [self.value, self.written, self.identity.secret]
+        self.be(azure.service_principal(self.identity), patch)
+
+    def be(self, environment: Mapping[str, str], patch: pytest.MonkeyPatch) -> None:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+            if name in {"IDENTITY_HEADER", "MSI_SECRET", "AZURE_CLIENT_SECRET"}:
+                self.values.append(value)
+
+
+@pytest.fixture
+def place(azure: Azure, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(azure, monkeypatch)
+
+
+def command(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments)
+    return result.output + (said(result.exception) if result.exception else "")
+
+
+def within(activating: Any) -> Any:
+    with activating as active:
+        return active
+
+
+def nothing_said(text: str, place: Place) -> list[str]:
+    """Return what was said of a value, and whatever looks like a token of Microsoft's."""
+    return leaks(text, *place.values) + re.findall(r"eyJ[\w-]{10,}\.eyJ[\w.-]{10,}", text)
+
+
+def ways(place: Place, patch: pytest.MonkeyPatch, timeout: float) -> dict[str, Callable[[], Any]]:
+    """Every way to a secret of Key Vault."""
+    vault, reference = place.vault.name, f"azurekv://{place.vault.name}/{NAME}"
+    env = {"OTHER": reference}
+    patch.setenv("MLAUTH_TIMEOUT", str(timeout))
+    patch.setattr("prefect_mlauth.blocks.azure_key_vault_secret._TIMEOUT", timeout)
+    block = AzureKeyVaultSecret(vault=vault, name=NAME)
+    return {
+        "resolve": lambda: mlauth.resolve(reference, timeout=timeout),
+        "check": lambda: mlauth.check(EnvironmentSecrets(env=env), timeout=timeout),
+        "activate": lambda: within(mlauth.activate(EnvironmentSecrets(env=env), timeout=timeout)),
+        "export_secrets": lambda: steps.export_secrets(env, timeout=timeout),
+        "mlauth explain": lambda: command("explain", reference),
+        "block activate": lambda: within(
+            MLAuthProfile(content={"env": env}, timeout=timeout).activate()
+        ),
+        "block read": lambda: len(block.read_secret()),
+    }
+
+
+def page(value: str) -> bytes:
+    return f"<html><title>Sign in</title>{value}</html>".encode()
+
+
+def said_back(place: Place, status: int, body: object = None) -> Answer:
+    """Say what was sent, the application's secret, wherever an answer has room for it."""
+    value = place.identity.secret
+    headers = {
+        "Location": f"https://elsewhere.example.com/{quote(value)}",
+        "Set-Cookie": f"session={quote(value)}",
+        "WWW-Authenticate": f'Bearer error="{quote(value)}"',
+        "x-ms-request-id": quote(value),
+    }
+    error = {"error": {"code": value, "message": value, "innererror": {"code": value}}}
+    return Answer(status, error if body is None else body, headers)
+
+
+FAULTS: dict[str, Callable[[Place], None]] = {
+    "the vault refuses": lambda place: place.vault.deny("ForbiddenByRbac"),
+    "the vault says 400": lambda place: place.vault.faults.say(said_back(place, 400), 9),
+    "the vault says 401": lambda place: place.vault.faults.say(said_back(place, 401), 9),
+    "the vault says 403": lambda place: place.vault.faults.say(said_back(place, 403), 9),
+    "the vault says 404": lambda place: place.vault.faults.say(said_back(place, 404), 9),
+    "the vault throttles": lambda place: place.vault.faults.say(said_back(place, 429), 99),
+    "the vault fails": lambda place: place.vault.faults.say(said_back(place, 500), 99),
+    "the vault redirects": lambda place: place.vault.faults.say(said_back(place, 307), 9),
+    "a page": lambda place: place.vault.faults.say(said_back(place, 200, page(place.value)), 9),
+    "another shape": lambda place: place.vault.faults.say(
+        said_back(place, 200, {"value": None, "hello": place.value}), 9
+    ),
+    "the vault is silent": lambda place: place.vault.hang(9),
+    "no identity": lambda place: place.identity.faults.say(said_back(place, 401), 99),
+    "no identity here": lambda place: place.identity.faults.say(said_back(place, 400), 99),
+    "the identity fails": lambda place: place.identity.faults.say(said_back(place, 500), 99),
+    "a page for a token": lambda place: place.identity.faults.say(
+        said_back(place, 200, page(place.identity.secret)), 99
+    ),
+}
+SOME = ("resolve", "export_secrets", "mlauth explain", "block read")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_without_a_value(
+    fault: str, place: Place, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, call in ways(place, monkeypatch, 0.6).items():
+        if name in SOME:
+            place.vault.faults.clear()
+            place.identity.faults.clear()
+            FAULTS[fault](place)
+            watch.outcome(call)
+    text = watch.text()
+    assert watch.raised
+    assert "azure." in text
+    assert nothing_said(text, place) == []
+
+
+@pytest.mark.parametrize("kind", ["managed", "workload"])
+def test_a_token_of_another_kind_of_identity_is_told_without_it(
+    kind: str,
+    azure: Azure,
+    place: Place,
+    watch: Watch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID"):
+        monkeypatch.delenv(name)
+    identity = azure.identity("get")
+    made = {
+        "managed": lambda: azure.environment(identity),
+        "workload": lambda: azure.workload_identity(tmp_path, identity),
+    }[kind]()
+    place.be(made, monkeypatch)
+    for name, call in ways(place, monkeypatch, 20).items():
+        if name in SOME:
+            watch.outcome(call)
+    assert not watch.raised
+    assert nothing_said(watch.text(), place) == []
+
+
+def test_a_success_is_told_without_a_value(
+    place: Place, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ways(place, monkeypatch, 20).values():
+        watch.outcome(call)
+    assert not watch.raised
+    text = watch.text()
+    for logger in ("urllib3.connectionpool: ", "azure.", "msal", "mlauth: "):
+        assert logger in text  # they do speak
+    assert nothing_said(text, place) == []
