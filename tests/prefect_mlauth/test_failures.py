@@ -121,7 +121,9 @@ def test_a_service_that_hangs_holds_up_neither_the_step_nor_the_end_of_the_proce
     if credential == "api_key":
         assert run.result.state_type == "COMPLETED", run.text
         assert run.facts["env"]["ZENML_STORE_API_KEY"] == digest(account.key)
-        assert "not proven: zenml, reachable: no answer within 2 s" in run.text
+        (line,) = [line for line in run.logs if "not proven: zenml, reachable: " in line]
+        # By the deadline of the whole, or, where the machine is slow, by that of one read.
+        assert "no answer within 2 s" in line
     else:
         crashed_with(run, "no answer within 2 s")
     assert seconds_in_step(prefect_server, run) < 2 + 4
