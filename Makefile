@@ -13,10 +13,14 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 LOCK := requirements/lock.txt
+MATRIX := $(wildcard requirements/matrix/*.in)
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml $(ARGS) --quiet \
+  --universal --python-version 3.10 --generate-hashes --no-strip-extras \
+  --no-emit-index-url --no-emit-find-links --no-annotate
 # pip's own settings (index, proxy, certificates) are left as they are.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-load test-browser docs check bench lock clean
+.PHONY: help demo test test-load test-browser test-matrix test-smoke docs check bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -27,14 +31,21 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
-test-load: $(VENV)/.installed ## hundreds of processes at once: load, every fault at every place, a rotation (4 minutes)
+test-load: $(VENV)/.installed ## what takes long: load, every fault at every place, what is said and left at each (8 minutes)
 	@$(BIN)/python -m pytest -m load $(ARGS)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-docs: $(VENV)/.installed ## write docs/failures.md anew, from what fails
+test-matrix: $(VENV)/.installed ## what users do, with other versions of Prefect, ZenML and Python, each installed
+	@$(BIN)/python -m pytest -m matrix $(ARGS)
+
+test-smoke: $(VENV)/.installed ## of that, the other versions of Prefect and ZenML, with one Python
+	@$(BIN)/python -m pytest -m matrix -k "not pair" $(ARGS)
+
+docs: $(VENV)/.installed ## write docs/failures.md and docs/versions.md anew, from what fails and what is pinned
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest -m load tests/faults
+	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/versions/test_page.py
 
 check: $(VENV)/.installed ## lint, format, types
 	$(BIN)/ruff check .
@@ -45,17 +56,14 @@ bench: $(VENV)/.installed ## what an activation costs, and against what
 	@$(BIN)/python benchmarks/activation.py $(ARGS)
 	@PYTHONPATH=. $(BIN)/python benchmarks/azurekv.py $(ARGS)
 
-lock: $(VENV)/.made ## resolve anew: requirements/lock.txt (ARGS=--upgrade takes the newest)
+lock: $(VENV)/.made ## resolve anew: requirements/ (ARGS=--upgrade takes the newest)
 	@$(PIP) install -qq 'uv>=0.8'
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev -o $(LOCK) $(ARGS) --quiet \
-	  --universal --python-version 3.10 --generate-hashes --no-strip-extras \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
-	@{ echo '# Made by `make lock` from pyproject.toml: the project with all extras, and the group dev.'; cat $(LOCK); } > $(LOCK).new
-	@mv $(LOCK).new $(LOCK)
-	@if grep -nE '://|^-|@' $(LOCK); then echo '$(LOCK): an address or an option got in' >&2; exit 1; fi
+	$(COMPILE) --all-extras --group dev -o $(LOCK)
+	@for pins in $(MATRIX:.in=); do echo $$pins; $(COMPILE) $$pins.in -o $$pins.txt; done
+	@if grep -nE '://|^-|@' $(LOCK) $(MATRIX:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
 
 clean: ## remove what make and the tests made
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # A virtual environment with the first Python that is in the range and can make one.

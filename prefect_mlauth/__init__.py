@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+if find_spec("prefect") is None:
+    raise ModuleNotFoundError(
+        "prefect_mlauth needs Prefect: pip install 'mlauth[prefect]'", name="prefect"
+    )
 if TYPE_CHECKING:
     from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
 

@@ -66,7 +66,10 @@ def process_worker(
     tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer
 ) -> Iterator[ProcessWorker]:
     """A process worker of the pool `tests`; a test of what a run leaves in it starts its own."""
-    with ProcessWorker(tmp_path_factory.mktemp("worker"), prefect_server, pool="tests") as worker:
+    with ExitStack() as stack:
+        with untraced():  # it imports Prefect and ZenML for every run; other workers are traced
+            folder = tmp_path_factory.mktemp("worker")
+            worker = stack.enter_context(ProcessWorker(folder, prefect_server, pool="tests"))
         yield worker
 
 

@@ -154,13 +154,16 @@ def _deployment(folder: Path, url: str, store: Path) -> Path:
     return copy
 
 
-def register_stack(zenml: ZenMLServer, example: Path, account: str) -> None:
+def register_stack(
+    zenml: ZenMLServer, example: Path, account: str, *, python: str = sys.executable
+) -> None:
     """Run the example's `register_stack.py` as the server's administrator.
 
     Args:
         zenml: where the stack goes.
         example: the folder with the script.
         account: the service account whose pipelines may start.
+        python: the interpreter that has ZenML and mlauth, by default this one.
 
     Raises:
         DemoFailed: the script failed.
@@ -173,7 +176,7 @@ def register_stack(zenml: ZenMLServer, example: Path, account: str) -> None:
             NO_DISK: "true",
         },
     )
-    command = [sys.executable, "register_stack.py", account]
+    command = [python, "register_stack.py", account]
     done = run_command(command, cwd=example, env=environment, timeout=120)
     if done.returncode != 0:
         (*_, line) = ["no message", *without_colours(done.stderr).strip().splitlines()]

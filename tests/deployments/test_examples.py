@@ -20,6 +20,7 @@ from mlauth.demo.servers import (
     run_deployment,
 )
 from tests.accounts import Account, new_account
+from tests.conftest import untraced
 from tests.servers.azure import Azure
 
 ROOT = Path(__file__).parent.parent.parent / "deployments"
@@ -73,7 +74,8 @@ def test_the_example_for_kubernetes_runs_as_its_work_pool_runs_it(
     prefect_server.request("POST", "/work_pools/", pool)
     deploy(image, "prod", prefect_server)
     container = tmp_path / "container"
-    done = execute_flow_run(prefect_server, "train-model/prod", container, home(container))
+    with untraced():
+        done = execute_flow_run(prefect_server, "train-model/prod", container, home(container))
     logs = flow_run_logs(prefect_server, done.flow_run.id)
     assert done.flow_run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
@@ -82,7 +84,7 @@ def test_the_example_for_kubernetes_runs_as_its_work_pool_runs_it(
         assert search([account.key], folder).found == []
 
 
-@pytest.mark.parametrize("way", ["worker", "execute"])
+@pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
 def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
     way: str,
     tmp_path: Path,
@@ -130,7 +132,7 @@ def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
         assert search([key], place).found == []
 
 
-@pytest.mark.parametrize("way", ["worker", "execute"])
+@pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
 def test_the_rotation_of_a_key_in_key_vault_runs(
     way: str,
     tmp_path: Path,

@@ -20,6 +20,7 @@ from tests.leaks.watching import Watch, said, watching
 from tests.servers.azure import Azure
 from tests.servers.web import Answer
 
+pytestmark = pytest.mark.load
 NAME = "token"
 
 

@@ -30,6 +30,8 @@ from tests.servers.azure import Azure
 from tests.servers.faults import FaultyServer, Reply, faulty, reset, silent
 from zenml_mlauth import connection
 
+pytestmark = pytest.mark.load
+
 
 @pytest.fixture
 def here(

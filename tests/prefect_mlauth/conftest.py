@@ -70,8 +70,14 @@ def digest(value: str) -> str:
 class Project:
     """A folder with flows, on the shared servers."""
 
-    def __init__(self, folder: Path, server: PrefectServer, worker: ProcessWorker) -> None:
-        self.folder, self.server, self.worker = folder, server, worker
+    def __init__(
+        self,
+        folder: Path,
+        server: PrefectServer,
+        worker: ProcessWorker,
+        python: str = sys.executable,
+    ) -> None:
+        self.folder, self.server, self.worker, self.python = folder, server, worker, python
         self.flows = folder / "flows"
         shutil.copytree(Path(__file__).parent / "flows", self.flows)
         self._count = 0
@@ -132,8 +138,10 @@ class Project:
             folder = self.folder / self._name()
             (folder / "tmp").mkdir(parents=True)
             here = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
-            with untraced():  # three processes; what differs from the worker's are a few lines
-                done = execute_flow_run(self.server, deployment, folder, {**here, **env})
+            with untraced():  # three processes that import Prefect, and ZenML
+                done = execute_flow_run(
+                    self.server, deployment, folder, {**here, **env}, python=self.python
+                )
             result, output = done.flow_run, done.stdout + done.stderr
         run = Run(result, flow_run_logs(self.server, result.id), output, folder)
         for line in run.logs:

@@ -1,0 +1,11 @@
+"""Print what the profile `prod` sets for the length of a `with`, and whether it is undone."""
+
+import json
+import os
+
+import mlauth
+
+before = dict(os.environ)
+with mlauth.activate("prod") as activation:
+    inside = sorted(set(os.environ) - set(before))
+print(json.dumps([activation.account, inside, dict(os.environ) == before]))

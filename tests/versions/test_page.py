@@ -1,0 +1,28 @@
+"""docs/versions.md says what is declared, and every cell of it is a test."""
+
+from __future__ import annotations
+
+import os
+
+from tests.versions import test_matrix
+from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, PAGE, page
+
+
+def test_the_page_is_of_these_versions() -> None:
+    if os.environ.get("MLAUTH_WRITE_DOCS"):
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page(), "make docs"
+
+
+def test_each_capability_is_tested() -> None:
+    tests = [test for name, test in vars(test_matrix).items() if name.startswith("test_")]
+    marks = [mark for test in tests for mark in getattr(test, "pytestmark", [])]
+    tested = [mark.args[0] for mark in marks if mark.name == "capability"]
+    assert sorted(tested) == sorted(CAPABILITIES)
+
+
+def test_what_is_declared_is_pinned() -> None:
+    for environment in ENVIRONMENTS:
+        for package in ("prefect", "zenml"):
+            there = package in environment.extras
+            assert bool(environment.version(package)) == there, (environment.name, package)
