@@ -97,6 +97,7 @@ class Project:
             "entrypoint": f"{file}:{flow}",
             "work_pool_name": self.worker.pool,
             "pull_steps": self._pull(steps),
+            "parameter_openapi_schema": {"type": "object", "properties": {}},  # 3.3.7 wants one
         }
         self.server.request("POST", "/deployments/", deployment)
         return f"{flow_name}/{name}"

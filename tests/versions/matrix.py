@@ -111,10 +111,10 @@ INTRODUCTION = """\
 # Versions
 
 Prefect 3.3.7 and newer, ZenML 0.80.2 and newer (client and server), Python 3.10 to 3.13. Each
-column was installed in an environment of its own, mlauth from its wheel, and each cell tried there: *yes*
-against real servers of Prefect and ZenML (where a column has no ZenML server, one of the newest
-pair's), *needs* by the line that says so. The newest pair was tried with each Python, the others
-with one.
+column was installed in an environment of its own, mlauth from its wheel, and each cell tried
+there: *yes* against real servers of Prefect and ZenML (where a column has no ZenML server, one of
+the newest pair's), *needs* by the line that says so. The newest pair was tried with each Python,
+the others with one.
 
 The newest Prefect does not install beside the newest ZenML *server*. Flows do not need that: they
 need ZenML's client.
