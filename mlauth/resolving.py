@@ -20,11 +20,29 @@ from mlauth.errors import (
     StoreUnavailable,
     bare,
 )
+from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.stores import SecretStore, StoredSecret
 
 Expired = Literal["refuse", "warn"]
 Resolved = dict[SecretReference, StoredSecret]
+
+
+class ResolvedSecret(NeverPickled, SecretStr):
+    """A `SecretStr` that pickle refuses: no kept result of a Prefect task has it in clear."""
+
+    def __copy__(self) -> ResolvedSecret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> ResolvedSecret:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and (
+            self.get_secret_value() == other.get_secret_value()
+        )
+
+    __hash__ = SecretStr.__hash__
 
 
 @overload
@@ -46,7 +64,7 @@ def resolve(
 
     Returns:
         The value, or a dictionary with the mapping's names. Values are masked in log records
-        of this process from then on.
+        of this process from then on, and cannot be pickled.
 
     Raises:
         InvalidReference: a reference is none.
@@ -59,7 +77,10 @@ def resolve(
         for name, item in many.items()
     }
     resolved = read_all(wanted.values(), Deadline(timeout))
-    values = {name: resolved[item].value for name, item in wanted.items()}
+    values: dict[str, SecretStr] = {
+        name: ResolvedSecret(resolved[item].value.get_secret_value())
+        for name, item in wanted.items()
+    }
     return values if isinstance(reference, Mapping) else values[""]
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import time
 from collections.abc import Iterator
 
+import cloudpickle
 import pytest
+from pydantic import SecretStr
 
 import mlauth
 from mlauth.errors import (
@@ -31,6 +35,18 @@ def test_one_reference_gives_a_secret_that_shows_nothing() -> None:
     value = mlauth.resolve("memory://plain")
     assert value.get_secret_value() == CANARY
     assert CANARY not in f"{value} {value!r}"
+
+
+def test_a_secret_stays_itself_in_copies_and_is_no_task_result_on_disk() -> None:
+    value = mlauth.resolve("memory://plain")
+    for dumps in (pickle.dumps, cloudpickle.dumps):  # Prefect keeps results with the latter
+        with pytest.raises(TypeError, match="hand the secret's reference on instead"):
+            dumps({"result": value})
+    assert copy.deepcopy([value]) == [copy.copy(value)] == [value]
+    same = SecretStr(CANARY)
+    assert (value == same, same == value, hash(value) == hash(same)) == (True, True, True)
+    assert value != SecretStr("another")
+    assert value != CANARY
 
 
 def test_many_references_come_back_under_the_names_they_were_asked_for() -> None:

@@ -321,6 +321,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.record.Entry": lambda here: exported(here).entry,
     "mlauth.redaction.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
+    "mlauth.resolving.ResolvedSecret": lambda here: mlauth.resolve(here.reference("key")),
     "mlauth.retrying.Transient": lambda here: retrying.Transient(errors.StoreUnavailable("later")),
     "mlauth.rotation.Ready": ready,
     "mlauth.rotation.Rotation": lambda here: Rotation(
