@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from tests.versions import test_matrix
-from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, PAGE, page
+from tests.versions.environments import HERE, find_python
+from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, PAGE, ROOT, page
 
 
 def test_the_page_is_of_these_versions() -> None:
@@ -26,3 +28,14 @@ def test_what_is_declared_is_pinned() -> None:
         for package in ("prefect", "zenml"):
             there = package in environment.extras
             assert bool(environment.version(package)) == there, (environment.name, package)
+
+
+def test_the_newest_pair_is_the_one_of_the_other_tests() -> None:
+    pair, lock = ENVIRONMENTS[1], (ROOT / "requirements" / "lock.txt").read_text().split()
+    assert f"prefect=={pair.version('prefect')}" in lock
+    assert f"zenml[server]=={pair.version('zenml')}" in lock
+
+
+def test_a_python_that_is_not_on_this_machine_is_not_found() -> None:
+    assert find_python("3.99") is None
+    assert find_python(HERE) == sys.executable
