@@ -23,7 +23,7 @@ from mlauth.record import RECORD
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
 FLOWS = Path(__file__).parent / "flows"
 Deployments = Mapping[str, tuple[str, list[Any]]]  # by name: the flow and the pull steps

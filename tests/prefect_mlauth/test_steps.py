@@ -158,12 +158,13 @@ print(json.dumps(outputs))
 
 
 def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
-    tmp_path: Path, account: Account
+    tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:
     """By Prefect's own function, in a process that is told which flow run it is for."""
     step = zenml_login(account, credential="api_token")
     step["prefect_mlauth.steps.zenml_login"]["id"] = "login"
     run = {"PREFECT__FLOW_RUN_ID": "00000000-0000-4000-8000-000000000000"}
+    run |= prefect_server.environment()
     done = in_a_script(OUTPUTS, tmp_path / "home", run, json.dumps(step), str(account.file))
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout.splitlines()[-1])
