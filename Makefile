@@ -31,7 +31,7 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
-test-load: $(VENV)/.installed ## what takes long: load, every fault at every place, what is said and left at each (8 minutes)
+test-load: $(VENV)/.installed ## what takes long: load, every fault at every place, what is said and left at each (10 minutes)
 	@$(BIN)/python -m pytest -m load $(ARGS)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)

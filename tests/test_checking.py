@@ -206,6 +206,7 @@ def test_a_key_of_zenml_pro_is_for_zenml_pro(account: Account) -> None:
     assert "exchanged at ZenML Pro's own API" in failed(report, Stage.COMPATIBLE, Status.UNKNOWN)
 
 
+@pytest.mark.load
 def test_a_server_with_a_certificate_of_the_companys_own(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -38,6 +38,9 @@ from mlauth.demo.servers import (
     run_deployment,
 )
 
+# The tests that use the launchers run in `make test`; those of the launchers run here.
+pytestmark = pytest.mark.load
+
 
 def unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex[:8]}"

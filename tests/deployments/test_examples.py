@@ -65,6 +65,7 @@ def home(folder: Path) -> dict[str, str]:
     return {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
 
 
+@pytest.mark.load
 def test_the_example_for_kubernetes_runs_as_its_work_pool_runs_it(
     tmp_path: Path, prefect_server: PrefectServer, zenml_server: ZenMLServer
 ) -> None:
