@@ -38,9 +38,6 @@ from mlauth.demo.servers import (
     run_deployment,
 )
 
-# The tests that use the launchers run in `make test`; those of the launchers run here.
-pytestmark = pytest.mark.load
-
 
 def unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex[:8]}"
@@ -276,6 +273,7 @@ def deployment(
     return "hello/launchers"
 
 
+@pytest.mark.load
 def test_a_worker_runs_a_deployment(
     prefect_server: PrefectServer, process_worker: ProcessWorker, deployment: str
 ) -> None:
@@ -288,6 +286,7 @@ def test_a_worker_runs_a_deployment(
     assert any(message.startswith("Finished in state Completed") for message in logs)
 
 
+@pytest.mark.load
 def test_a_run_that_fails_says_why(prefect_server: PrefectServer, deployment: str) -> None:
     result = run_deployment(prefect_server, deployment, {"fail": True})
 
@@ -295,6 +294,7 @@ def test_a_run_that_fails_says_why(prefect_server: PrefectServer, deployment: st
     assert "as asked" in result.message
 
 
+@pytest.mark.load
 def test_a_run_is_executed_as_in_a_container(
     prefect_server: PrefectServer,
     deployment: str,
@@ -316,6 +316,7 @@ def test_a_run_is_executed_as_in_a_container(
     assert "foreign: []" in logs
 
 
+@pytest.mark.load
 def test_events_are_stored(prefect_server: PrefectServer, deployment: str) -> None:
     flow_run = run_deployment(prefect_server, deployment).id
 
@@ -543,6 +544,7 @@ def impostor() -> Iterator[int]:
     server.server_close()
 
 
+@pytest.mark.load
 def test_a_port_that_was_taken_meanwhile_is_replaced(
     tmp_path: Path, impostor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -601,6 +603,7 @@ def test_a_signal_while_servers_start_leaves_none(tmp_path: Path) -> None:
     assert alive(pids) == []
 
 
+@pytest.mark.load
 def test_a_worker_ends_with_the_runs_that_it_started(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
