@@ -28,7 +28,7 @@ help: ## show this
 demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline (ARGS=--keep leaves it up)
 	@$(BIN)/mlauth demo $(ARGS)
 
-test: $(VENV)/.installed ## all tests, with coverage and its floor (with ARGS: those, without the floor)
+test: $(VENV)/.installed ## the tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
 test-load: $(VENV)/.installed ## what takes long: load, every fault at every place, what is said and left at each (10 minutes)
