@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.credentials.keys import api_key
-from tests.faults.forks import Job
+from tests.faults.forks import Job, alone
 
 KEY = api_key("canary-key")
 URL = "https://zenml.example.com"
@@ -46,15 +46,7 @@ class Wrong:
         if self.profile is not None:
             text = self.profile if isinstance(self.profile, bytes) else _toml(self.profile)
             (folder / "mlauth.toml").write_bytes(text.replace(b"FOLDER", str(folder).encode()))
-        environment = {
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-            "PATH": "/usr/bin:/bin",
-            "ZENML_ANALYTICS_OPT_IN": "false",
-            "ZENML_CONFIG_PATH": str(folder / "zenml"),
-            **self.environment,
-        }
-        return Job(use, str(folder), environment, 20.0)
+        return Job(use, str(folder), {**alone(folder), **self.environment}, 20.0)
 
 
 def _toml(tables: Mapping[str, Mapping[str, str]]) -> bytes:

@@ -21,7 +21,7 @@ import trustme
 
 from mlauth.isolation import NO_DISK
 from tests.credentials.keys import api_key
-from tests.faults.forks import Job
+from tests.faults.forks import Job, alone
 from tests.servers.connect_proxy import connect_proxy
 from tests.servers.faults import (
     FaultyServer,
@@ -302,13 +302,7 @@ def place(
             service.port = closed.getsockname()[1]
             service.url = f"http://127.0.0.1:{service.port}"
         exists = fault.name != "no such name"
-        environment = {
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-            "PATH": "/usr/bin:/bin",
-            "ZENML_ANALYTICS_OPT_IN": "false",
-            "ZENML_CONFIG_PATH": str(folder / "zenml"),
-        }
+        environment = alone(folder)
         if "ZenML" in stage.name:
             url = f"https://localhost:{service.port}" if exists else "https://zenml.invalid"
             environment |= _zenml(folder, url, certificates, use, real[1] if stage.real else TOKEN)

@@ -199,7 +199,7 @@ HEADINGS = {
 
 
 @pytest.mark.load
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_every_fault_is_one_line_in_time_with_nothing_leaked_and_the_document_shows_it(
     tmp_path: Path, account: Account
 ) -> None:
