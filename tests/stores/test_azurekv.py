@@ -555,10 +555,10 @@ class TestIdentity:
         azure_identity.tokens.cache_clear()
         with faulty(reset) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
-            assert "broke off" in refused(key, StoreUnavailable, timeout=1)
+            assert "broke off" in refused(key, StoreUnavailable, timeout=20)
         azure_identity.tokens.cache_clear()
         own({**azure.environment(), "IDENTITY_ENDPOINT": "http://127.0.0.1:1/token"})
-        assert "refuses connections" in refused(key, StoreUnreachable, timeout=1)
+        assert "refuses connections" in refused(key, StoreUnreachable, timeout=20)
 
     def test_what_a_flow_was_given_is_never_the_identity_that_reads(
         self,
