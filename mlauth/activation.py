@@ -191,55 +191,55 @@ class Exported(NeverPickled):
             ActivationError: a value cannot be an environment variable, or is another one in an
                 activation of another thread or task.
         """
-        secrets: dict[str, str] = {}
+        # No plain value in a local variable: tracebacks that show locals go into logs.
+        secrets: dict[str, SecretStr] = {}
         settings: dict[str, str] = {}
         emptied: list[str] = []
         isolated = False
         for exports in all_exports:
-            secrets |= {name: value.get_secret_value() for name, value in exports.secrets.items()}
+            secrets |= exports.secrets
             settings |= exports.settings
             emptied += [name for name in exports.neutralised if os.environ.get(name)]
             isolated |= exports.isolate_zenml
-        for name, value in {**settings, **secrets}.items():
+        new = {name: SecretStr(text) for name, text in settings.items()} | secrets
+        for name, value in new.items():
             problem = value_problem(name, value)
             if problem:
                 raise ActivationError(f"the value for {name} {problem}")
-        redaction.register(secrets.values())
+        redaction.register(value.get_secret_value() for value in secrets.values())
         with _lock:
-            new = {**settings, **secrets, **dict.fromkeys(emptied, "")}
+            new |= dict.fromkeys(emptied, SecretStr(""))
             self._refuse_two_values(new, isolated)
             if isolated:
                 folder, private = isolation.isolate(settings["ZENML_STORE_URL"], owner)
                 self.folders.append(folder)
-                new |= private
+                new |= {name: SecretStr(text) for name, text in private.items()}
             self.names = tuple(sorted(new))
-            before = {name: os.environ.get(name) for name in (*new, RECORD)}
+            self.before = {name: _held(name) for name in (*new, RECORD)}
             self.replaced = tuple(
                 name
                 for name in self.names
-                if before[name] not in (None, new[name]) and name not in _OURS
+                if self.before[name] not in (None, new[name]) and name not in _OURS
             )
-            self.before = {
-                name: None if value is None else SecretStr(value) for name, value in before.items()
-            }
             self.entry = Entry(list(secrets), emptied, self.folders, owner)
             remember(secrets)
             _exported.append(self)
-            os.environ.update(new)
+            for name, value in new.items():
+                os.environ[name] = value.get_secret_value()
             _write_record()
             if isolated:
                 self.put_client_back = isolation.keep_client()
                 isolation.forget_client()
         redaction.guard_logging()
 
-    def _refuse_two_values(self, new: Mapping[str, str], isolated: bool) -> None:
+    def _refuse_two_values(self, new: Mapping[str, SecretStr], isolated: bool) -> None:
         """Refuse to change what another thread or task relies on."""
         if self.by is None:
             return
         theirs = {
             name for each in _exported if each.by not in (None, self.by) for name in each.names
         }
-        two = {name for name in theirs & set(new) if os.environ.get(name) != new[name]}
+        two = {name for name in theirs & set(new) if _held(name) != new[name]}
         if isolated:
             two |= theirs & {isolation.CONFIG_PATH}  # ZenML's client is one for the process
         if two:
@@ -288,6 +288,10 @@ class Exported(NeverPickled):
 
 
 _exported: list[Exported] = []  # in the order in which they were, those that were not undone
+
+
+def _held(name: str) -> SecretStr | None:
+    return SecretStr(os.environ[name]) if name in os.environ else None
 
 
 def _write_record() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pydantic import SecretStr
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # These change which code runs, in this process or in its children.
 _STARTS_PROGRAMS = re.compile(
@@ -30,12 +32,12 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def value_problem(name: str, value: str) -> str | None:
+def value_problem(name: str, value: SecretStr) -> str | None:
     """Say why a value cannot be that of a variable, without showing it, or return None."""
-    if "\0" in value:
+    if "\0" in value.get_secret_value():
         return "has a NUL character, which no environment variable can hold: hand it over as a file"
     try:
-        size = len(f"{name}={value}".encode())
+        size = len(f"{name}={value.get_secret_value()}".encode())
     except UnicodeEncodeError:
         return "is not UTF-8, which an environment variable must be here: store it as base64"
     if size >= _MOST_BYTES:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import SecretStr
 
 from mlauth.variables import name_problem, value_problem
 
@@ -35,7 +36,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "a", "two\nlines", "ü€", "\ufeffbom", "a" * 100_000])
 def test_ordinary_values_are_allowed(value: str) -> None:
-    assert value_problem("NAME", value) is None
+    assert value_problem("NAME", SecretStr(value)) is None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_ordinary_values_are_allowed(value: str) -> None:
     [("a\0b", "NUL"), ("canary\udcff", "not UTF-8"), ("canary" * 30_000, "180,005 bytes")],
 )
 def test_what_no_variable_can_hold_is_refused_not_cut(value: str, why: str) -> None:
-    problem = value_problem("NAME", value)
+    problem = value_problem("NAME", SecretStr(value))
     assert problem is not None
     assert why in problem
     assert "canary" not in problem
@@ -54,9 +55,9 @@ def test_what_no_variable_can_hold_is_refused_not_cut(value: str, why: str) -> N
 def test_the_limit_is_the_one_that_the_kernel_has(more: int) -> None:
     value = "a" * (131_071 - len("NAME=") + more)
     environment = {**os.environ, "NAME": value}
-    if value_problem("NAME", value) is None:
+    if value_problem("NAME", SecretStr(value)) is None:
         assert subprocess.run(["true"], env=environment).returncode == 0
     else:
         with pytest.raises(OSError, match="Argument list too long"):
             subprocess.run(["true"], env=environment)
-    assert (value_problem("NAME", value) is None) is (more == 0)
+    assert (value_problem("NAME", SecretStr(value)) is None) is (more == 0)

@@ -50,7 +50,7 @@ class EnvironmentSecrets(Credentials):
         problems = [
             f"the value of {self.env[name]} {why}"
             for name, value in values.items()
-            if (why := value_problem(name, value.get_secret_value()))
+            if (why := value_problem(name, value))
         ]
         if problems:
             raise InvalidCredentials("; ".join(problems))

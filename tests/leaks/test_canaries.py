@@ -25,6 +25,8 @@ def test_a_canary_is_found_in_every_spelling(value: str) -> None:
         quote_plus(value),
         json.dumps({"key": value}),
         json.dumps({"key": value}, ensure_ascii=False),
+        repr({"key": value}),
+        ascii(value),
     ]
     for text in spelled:
         assert leaks(f"before {text} after", value), text
