@@ -92,7 +92,7 @@ def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, A
     """Set environment variables to secrets; later steps can use them as `{{ $NAME }}`.
 
     Args:
-        env: variable name to reference. Names that change how programs start are refused.
+        env: variable name to reference. Names that change what programs do are refused.
         timeout: seconds for everything together.
 
     Returns:
