@@ -42,11 +42,23 @@ class Status(str, Enum):
 
 
 class StageFailed(MLAuthError):
-    """Raised inside of a stage: the credentials do not work, and the message says what to do."""
+    """Raised inside of a stage: the credentials do not work, and the message says what to do.
+
+    Attributes:
+        sent: whether the service may have got the request that this is about.
+    """
+
+    sent = True
 
 
 class StageUnknown(MLAuthError):
-    """Raised inside of a stage: it could not be found out."""
+    """Raised inside of a stage: it could not be found out.
+
+    Attributes:
+        sent: as of `StageFailed`.
+    """
+
+    sent = True
 
 
 def is_unknown(error: MLAuthError) -> bool:

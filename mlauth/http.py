@@ -74,6 +74,7 @@ class Service:
         self.url = url
         self.host = urlsplit(url).netloc
         self._deadline = deadline
+        self._sent = False
         verify = _verification(url, ca)
         try:
             self._client = httpx.Client(
@@ -118,9 +119,12 @@ class Service:
         Raises:
             StageFailed: no such host, refused, TLS, or redirected.
             StageUnknown: throttled, a 5xx, or no whole answer in time.
+
+        Both say in `sent` whether the service may have got the request.
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         attempts = 1 if once else CONNECTING
+        self._sent = False
 
         def send() -> Answer:
             try:
@@ -134,11 +138,33 @@ class Service:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
                 raise self._explain(error, path, attempts) from None
 
-        return retry(send, self._deadline)
+        try:
+            return retry(send, self._deadline)
+        except (StageFailed, StageUnknown) as error:
+            error.sent = self._sent
+            raise
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Note that a request is about to leave, and keep it back when the time is up.
+
+        httpcore calls this from inside: https://www.encode.io/httpcore/extensions/#trace
+        """
+        # A proxy is asked for a connection (CONNECT) before the service is asked for anything.
+        if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            if not self._deadline.remaining():
+                raise StageUnknown(
+                    f"{self.url} was not asked in time: there was no connection within "
+                    f"{self._deadline.seconds:g} s; is a firewall or proxy in the way? a busy "
+                    "network needs a longer timeout"
+                )
+            self._sent = True
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Answer:
         timeout = max(0.05, self._deadline.remaining())
-        with self._client.stream(method, path, timeout=timeout, **kwargs) as response:
+        watched = {"trace": self._trace}
+        with self._client.stream(
+            method, path, timeout=timeout, extensions=watched, **kwargs
+        ) as response:
             status = response.status_code
             if response.is_redirect:
                 target = _host(response.headers.get("location", "")) or self.host

@@ -13,7 +13,8 @@ from pydantic import Secret
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import Deadline
 from mlauth.http import Answer, Service, ca_problem, is_loopback
-from tests.servers.faults import answer, drip, endless, faulty, late, reset, silent
+from tests.servers.connect_proxy import connect_proxy
+from tests.servers.faults import Reply, answer, drip, endless, faulty, late, reset, silent
 
 CANARY = "canary-key-77"
 LIMIT = 1.5
@@ -235,3 +236,47 @@ def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_only_this_machine_is_loopback(url: str, local: bool) -> None:
     assert is_loopback(url) is local
+
+
+class TestSent:
+    """Whether a service may have got a request is known of every fault."""
+
+    def sent(self, url: str, *, ca: str | None = None, seconds: float = LIMIT) -> bool:
+        with pytest.raises((StageFailed, StageUnknown)) as caught:
+            ask(url, ca, seconds)
+        assert isinstance(caught.value, (StageFailed, StageUnknown))
+        return caught.value.sent
+
+    def test_a_connection_that_was_never_made(self, authority: trustme.CA, ca: str) -> None:
+        with faulty(silent) as server:
+            closed = server.url
+        assert not self.sent(closed)
+        assert not self.sent("https://no-such-host.invalid")
+        with faulty(answer(200), tls=tls(authority, "elsewhere.example")) as server:
+            assert not self.sent(server.url, ca=ca)
+
+    def test_a_proxy_that_gives_no_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with connect_proxy({}, lambda host: True) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            assert not self.sent("https://zenml.example")
+            assert proxy.asked
+
+    @pytest.mark.parametrize(
+        "reply", [answer(303, Location="/elsewhere"), answer(503), reset, endless, silent]
+    )
+    def test_whatever_came_or_did_not_come_after_it_left(self, reply: Reply) -> None:
+        with faulty(reply) as server:
+            assert self.sent(server.url)
+
+    def test_no_request_begins_after_the_deadline(self) -> None:
+        with faulty(answer(200)) as server:
+            deadline = Deadline(0.01)
+            while deadline.remaining():
+                time.sleep(0.01)
+            with (
+                Service(server.url, deadline) as service,
+                pytest.raises(StageUnknown, match="was not asked in time") as caught,
+            ):
+                service.request("PUT", "/rotate", json={}, once=True)
+            assert not caught.value.sent
+            assert server.requests in ([], [b""])  # a connection, and nothing on it
