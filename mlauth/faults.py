@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from mlauth.redaction import mask
 
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone in a moment
+# HTTP statuses that say nothing of a credential: too slow, throttled, and every fault of a service
+# or of what stands before it (520 to 530 are Cloudflare's). HTTP has three digits.
+TRANSIENT = frozenset({408, 429, *range(500, 1000)})
+# Those of them that are the same in a moment, so not tried again: not implemented, this version of
+# HTTP is not supported, a network wants its own login (RFC 9110, RFC 6585).
+LASTING = frozenset({501, 505, 511})
 # https://www.openssl.org/docs/man3.0/man3/X509_STORE_CTX_get_error.html
 _NOT_YET_VALID, _EXPIRED, _WRONG_HOST, _WRONG_ADDRESS = 9, 10, 62, 64
 _BROKEN_OFF = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)

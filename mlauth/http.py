@@ -20,7 +20,7 @@ from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import THREAD, Deadline
-from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain
+from mlauth.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain
 from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import CONNECTING, Transient, retry, retry_after
 
@@ -83,7 +83,12 @@ class Service:
                 verify=verify,
                 # A proxy would take what is meant for this machine elsewhere, and in clear.
                 trust_env=not is_loopback(url),
-                headers={"User-Agent": "mlauth", "Accept": "application/json"},
+                headers={
+                    "User-Agent": "mlauth",
+                    "Accept": "application/json",
+                    # A few bytes may unpack to gigabytes, in one step of the decoder.
+                    "Accept-Encoding": "identity",
+                },
             )
         except httpx.InvalidURL:
             raise StageFailed(f"{url} is not a URL that HTTP can reach") from None
@@ -132,7 +137,7 @@ class Service:
                     method, path, data=data, json=json, headers=headers, params=params
                 )
             except Transient as fault:
-                fault.attempts = attempts
+                fault.attempts = fault.attempts or attempts
                 raise
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
                 # `from None`: httpx keeps the request, and so the credential, on its exceptions.
@@ -180,8 +185,10 @@ class Service:
                         "try again later"
                     ),
                     retry_after(response.headers.get("retry-after")),
+                    attempts=1 if status in LASTING else None,
                 )
-            content = b"".join(_bounded(response.iter_bytes(), f"{self.url}{path}"))
+            _refuse_encoding(response.headers.get("content-encoding", ""), f"{self.url}{path}")
+            content = b"".join(_bounded(response.iter_raw(), f"{self.url}{path}"))
             content_type = response.headers.get("content-type", "").partition(";")[0].strip()
         try:
             body = httpx.Response(status, content=content).json()
@@ -193,11 +200,6 @@ class Service:
         """Turn a fault of the connection into one line that says what to change."""
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return StageFailed(f"{self.url} is not a URL that HTTP can reach")
-        if isinstance(error, httpx.DecodingError):
-            return StageFailed(
-                f"{self.url}{path} answers, but not in the encoding that it names: is a proxy in "
-                "the way?"
-            )
         fault = connection_fault(
             error,
             self.host,
@@ -265,6 +267,14 @@ def _verification(url: str, ca: str | None) -> ssl.SSLContext | bool:
             raise StageFailed(f"{problem}: correct {name or 'ca_bundle or ZENML_STORE_VERIFY_SSL'}")
         return _context(chosen)
     return True
+
+
+def _refuse_encoding(encoding: str, url: str) -> None:
+    if encoding.strip().lower() not in ("", "identity"):
+        raise StageFailed(
+            f"{url} answers in the encoding {plain(encoding)!r}, though none was asked for: is a "
+            "proxy in the way?"
+        )
 
 
 def _bounded(chunks: Iterator[bytes], url: str) -> Iterator[bytes]:

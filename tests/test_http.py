@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import ssl
 import time
+import tracemalloc
+import zlib
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -107,7 +110,7 @@ def test_a_connection_that_breaks_off_is_unknown_and_retried() -> None:
         assert ask(server.url).status == 200
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507, 520, 530, 599, 999])
 def test_a_fault_that_may_pass_is_retried_and_then_unknown(status: int) -> None:
     with faulty(answer(status, b"canary-body")) as server:
         message = refusal(StageUnknown, server.url)
@@ -118,6 +121,13 @@ def test_a_fault_that_may_pass_is_retried_and_then_unknown(status: int) -> None:
     with faulty(answer(status), answer(status), answer(200)) as server:
         assert ask(server.url, limit=20).status == 200
         assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [501, 505, 511])
+def test_a_fault_that_stays_is_unknown_and_not_retried(status: int) -> None:
+    with faulty(answer(status, b"canary-body")) as server:
+        assert f"has a fault (HTTP {status})" in refusal(StageUnknown, server.url)
+        assert len(server.requests) == 1
 
 
 def test_the_wait_that_a_service_asks_for_is_kept() -> None:
@@ -162,6 +172,36 @@ def test_no_redirect_is_followed_with_a_credential(status: int) -> None:
 def test_a_huge_answer_is_not_read_to_its_end() -> None:
     with faulty(endless) as server:
         assert "more than 1 MiB" in refusal(StageFailed, server.url)
+
+
+def test_no_compression_is_asked_for_and_none_is_taken() -> None:
+    """What a compressed answer becomes is not bounded by what comes over the wire."""
+    packed = gzip.compress(b'{"a": 1}')
+    with faulty(answer(200, packed, Content_Encoding="gzip")) as server:
+        message = refusal(StageFailed, server.url)
+        assert "encoding 'gzip', though none was asked for: is a proxy in the way?" in message
+        assert b"accept-encoding: identity\r\n" in server.requests[0].lower()
+    with faulty(answer(200, b'{"a": 1}', Content_Encoding="Identity")) as server:
+        assert ask(server.url).body == {"a": 1}
+    with faulty(answer(503, packed, Content_Encoding="gzip")) as server:
+        refusal(StageUnknown, server.url)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "identity, gzip", "canary%41"])
+def test_an_answer_that_would_unpack_to_gigabytes_costs_no_memory(coding: str) -> None:
+    zeros = zlib.compressobj(9, wbits=31)
+    block = b"\0" * 2**20
+    once = b"".join([*(zeros.compress(block) for _ in range(200)), zeros.flush()])
+    bomb = gzip.compress(once) if coding == "gzip, gzip" else once
+    assert len(bomb) < 300_000
+    with faulty(answer(200, bomb, Content_Encoding=coding)) as server:
+        tracemalloc.start()
+        try:
+            message = refusal(StageFailed, server.url)
+            assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+        finally:
+            tracemalloc.stop()
+    assert "though none was asked for" in message
 
 
 @pytest.mark.parametrize("body", [b'{"a": ', b"", b"\xff", b"[" * 100_000])
