@@ -155,6 +155,7 @@ class _Key:
     name: str
     last_rotated: str | None
     old_value_until: datetime | None
+    real_name: SecretStr  # unmasked and whole, where another key is named after it
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class _Server:
     keys: str  # the path of the account's API keys
     key: str  # and of the one that is stored
     token: SecretStr
+    real_name: SecretStr  # the account's name unmasked, for comparisons
 
     def ask(
         self, method: str, path: str, deadline: Deadline, body: Mapping[str, Any] | None = None
@@ -183,7 +185,8 @@ class _Server:
             metadata = content["metadata"]
             rotated, minutes = metadata["last_rotated"], metadata["retain_period_minutes"]
             until = _after(rotated, minutes) if rotated else None
-            return _Key(plain(content["name"]), rotated, until)
+            name = SecretStr(content["name"])
+            return _Key(plain(content["name"]), rotated, until, name)
         except (TypeError, KeyError, ValueError, OverflowError):
             raise RotationFailed(
                 f"{self.credentials.store_url} does not show the API key of {self.account!r} "
@@ -229,7 +232,8 @@ class Ready(NeverPickled):
         body: dict[str, Any] = {"retain_period_minutes": self.minutes}
         if self.new_key:
             method, path = "POST", self.server.keys
-            body = {"name": name, "description": "made by mlauth"}
+            real_name = self.key.real_name.get_secret_value() + name.removeprefix(self.key.name)
+            body = {"name": real_name, "description": "made by mlauth"}
         deadline = Deadline(self.seconds)
         url, account = self.server.credentials.store_url, self.server.account
         try:
@@ -310,7 +314,7 @@ class Ready(NeverPickled):
                 deadline.inner(),
                 ca=_ca(credentials),
                 key=value,
-                service_account=self.server.account,
+                service_account=self.server.real_name.get_secret_value(),
             )
             if not self.new_key and self.server.look(deadline.inner()).last_rotated != changed:
                 raise RotationFailed("somebody else rotated it at the same time")
@@ -351,12 +355,12 @@ def _prepare(
     token = examination.exports["zenml"].secrets[API_TOKEN]
     content = json.loads(base64.b64decode(value.get_secret_value().partition("_")[2]))
     with Service(credentials.store_url, deadline, ca=_ca(credentials)) as service:
-        account = current_user(service, token)
+        account = current_user(service, token, credentials.service_account)
         if profile.zenml_admin:
             token = _administrator(service, profile.zenml_admin, deadline)
     keys = f"/api/v1/service_accounts/{quote(str(account['id']), safe='')}/api_keys"
     path = f"{keys}/{quote(str(content['id']), safe='')}"
-    server = _Server(credentials, account["name"], keys, path, token)
+    server = _Server(credentials, account["name"], keys, path, token, account["real_name"])
     key = server.look(deadline)
     if key.old_value_until and not new_key:
         raise RotationFailed(

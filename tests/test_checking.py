@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,8 @@ from mlauth.stores import memory
 from tests.accounts import LOGIN, Account
 from tests.credentials.keys import api_key
 from tests.servers.faults import answer, faulty, silent
+
+ZENML_VERSION = metadata.version("zenml")
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -83,6 +86,33 @@ def test_a_wrong_account_names_both(account: Account) -> None:
     detail = failed(report, Stage.AUTHORIZED)
     assert f"as service account {account.name!r}, not as 'somebody-else'" in detail
     assert report.facts["account"] == account.name
+
+
+def test_secrets_that_are_parts_of_names_change_no_comparison(account: Account) -> None:
+    parts = {"ACCOUNT": account.name[:7], "STACK": "defau", "VERSION": ZENML_VERSION[:4]}
+    for name, part in parts.items():
+        memory.put(name.lower(), part)
+    profile = Profile.model_validate(
+        {
+            "zenml": {
+                "store_url": account.server.url,
+                "api_key": account.reference,
+                "service_account": account.name,
+                "stack": "default",
+                "project": "default",
+            },
+            "env": {name: f"memory://{name.lower()}" for name in parts},
+        }
+    )
+    report = mlauth.check(profile)
+    assert report.status is Status.PASSED, report.summary()
+    assert report.warnings == []
+    # The name that the profile gives is no secret; one that only the server gave may be an echo.
+    assert report.facts["account"] == account.name
+    masked = account.name.replace(parts["ACCOUNT"], "***")
+    assert mlauth.check(credentials(account)).facts["account"] == masked
+    detail = failed(mlauth.check(credentials(account, service_account="other")), Stage.AUTHORIZED)
+    assert f"as service account {masked!r}, not as 'other'" in detail
 
 
 @pytest.mark.parametrize("kind", ["stack", "project"])

@@ -31,6 +31,7 @@ from mlauth.errors import (
     SecretDenied,
 )
 from mlauth.rotation import writable
+from mlauth.stores import memory
 from tests.accounts import Account
 from tests.servers.azure import Azure
 from tests.servers.faults import answer, faulty
@@ -173,6 +174,18 @@ def test_the_command_stores_a_new_key_and_the_old_one_works_for_a_while(setting:
             search([value], setting.folder).found == [str(setting.folder / "a-key")][: value == old]
         )
         assert search([value], setting.account.server.folder).found == []
+
+
+def test_secrets_that_are_parts_of_names_change_no_name(setting: Setting) -> None:
+    del setting.fields["service_account"]
+    for name in ("flows", "test"):  # with these the account's name begins, and this is the key's
+        memory.put(name, name)
+        mlauth.resolve(f"memory://{name}")
+    rotation = setting.rotate(new_key=True)
+    assert rotation.account == setting.account.name.replace("flows", "***")
+    path = f"/service_accounts/{setting.account.id}/api_keys"
+    names = [item["name"] for item in setting.account.server.request("GET", path)["items"]]
+    assert sorted(names) == ["test", rotation.key_name.replace("***", "test")]
 
 
 def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -> None:

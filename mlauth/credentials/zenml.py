@@ -249,7 +249,7 @@ def probe_server(
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
             assert token is not None
             redaction.register([token.get_secret_value()])
-            account = current_user(service, token)
+            account = current_user(service, token, service_account)
             result.detail = (
                 f"the server took the {'key' if key else 'token'} as {account['name']!r}"
             )
@@ -395,7 +395,8 @@ def server_info(service: Service) -> dict[str, Any]:
 
 
 def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
-    server = plain(info["version"])[:40]
+    version = info["version"]
+    server = plain(version)[:40]
     if secret.startswith("ZENPROKEY_"):
         if not info.get("pro_api_url"):
             raise StageFailed(
@@ -411,7 +412,7 @@ def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
     except metadata.PackageNotFoundError:
         return f"server {server}; ZenML is not installed here", None
     detail = f"server {server}, client {client}"
-    if server.split(".")[:2] == client.split(".")[:2]:
+    if version.split(".")[:2] == client.split(".")[:2]:
         return detail, None
     return detail, (
         f"the server is ZenML {server} and the client {client}: install zenml=={server} to be safe"
@@ -483,8 +484,18 @@ def refusal(said: str, url: str, status: str) -> str:
     return f"{url} refuses the credential ({status}): is it of this server?"
 
 
-def current_user(service: Service, token: SecretStr) -> dict[str, Any]:
-    """Ask who a token belongs to: `id`, `name` and `is_service_account`.
+def current_user(service: Service, token: SecretStr, expected: str | None = None) -> dict[str, Any]:
+    """Ask who a token belongs to.
+
+    Args:
+        service: the server.
+        token: the token.
+        expected: the name that the configuration gives, which is no secret.
+
+    Returns:
+        `id`, `is_service_account`, `real_name` (a `SecretStr`, for comparisons), and `name` for
+        messages: that is masked unless it is the expected one, because a server may send back
+        what it was sent.
 
     Raises:
         StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
@@ -495,9 +506,11 @@ def current_user(service: Service, token: SecretStr) -> dict[str, Any]:
     body = answer.body if isinstance(answer.body, dict) else {}
     inner, name = body.get("body"), body.get("name")
     if answer.status == 200 and isinstance(inner, dict) and isinstance(name, str):
-        name = redaction.mask(name)  # a server that sends back what it was sent
-        return {"id": body.get("id"), "name": name} | {
-            "is_service_account": inner.get("is_service_account") is True
+        return {
+            "id": body.get("id"),
+            "is_service_account": inner.get("is_service_account") is True,
+            "real_name": SecretStr(name),
+            "name": name if name == expected else redaction.mask(name),
         }
     raise StageFailed(_unexpected(service, "/api/v1/current-user", answer))
 
@@ -509,7 +522,7 @@ def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -
             f"{url} knows this credential as the person {account['name']!r}, not as {wanted}: use "
             "the API key of a service account"
         )
-    if expected is not None and account["name"] != expected:
+    if expected is not None and account["real_name"].get_secret_value() != expected:
         raise StageFailed(
             f"{url} knows this key as service account {account['name']!r}, not as {expected!r}: "
             "correct the reference or service_account"

@@ -241,10 +241,13 @@ def zenml_server(here: Here) -> ZenMLServer:
 def ready(here: Here) -> Ready:
     """A rotation that is ready: it holds a token that may rotate."""
     credentials = ZenMLCredentials.of("test", here.zenml())
-    server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token))
+    flows = SecretStr("flows")
+    server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token), flows)
     store = stores.new_store("file")
     assert isinstance(store, stores.WritableStore)
-    return Ready(server, store, _Key("key", None, None), 60, new_key=False, seconds=5)
+    return Ready(
+        server, store, _Key("key", None, None, SecretStr("key")), 60, new_key=False, seconds=5
+    )
 
 
 def refused(*names: str) -> Callable[[Here], Any]:
