@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import CONNECTING, Transient, retry, retry_after
 
 _MOST_BYTES = 1024 * 1024
+# Of everything else (`\`, `%2e`, full-width letters, a user) some program makes another host.
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 
 
 def _shows_no_headers(record: logging.LogRecord) -> bool:
@@ -223,8 +226,15 @@ def _host(location: str) -> str:
         return "a place that is no URL"
 
 
+def has_plain_host(url: str) -> bool:
+    """Say whether every program takes the same host from a URL, whatever its parser."""
+    return bool(_HOST_AND_PORT.fullmatch(urlsplit(url).netloc)) and "\\" not in url
+
+
 def is_loopback(url: str) -> bool:
-    """Say whether a URL points to this machine."""
+    """Say whether a URL points to this machine, whatever program reads it."""
+    if not has_plain_host(url):
+        return False
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True

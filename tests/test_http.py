@@ -271,6 +271,13 @@ def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) 
         ("http://[::1]:8237", True),
         ("http://10.0.0.1", False),
         ("http://localhost.example.com", False),
+        ("http://zenml.evil.example\\.localhost", False),
+        ("http://zenml.evil.example%2f.localhost", False),
+        ("http://evil.example\\@localhost", False),
+        ("http://me@localhost", False),
+        ("http://127.0.0.1.", False),
+        ("http://127.1", False),
+        ("http://[::ffff:10.0.0.1]", False),
         ("http://example.com", False),
     ],
 )

@@ -26,7 +26,7 @@ from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.faults import plain
-from mlauth.http import Answer, Service, ca_problem, is_loopback
+from mlauth.http import Answer, Service, ca_problem, has_plain_host, is_loopback
 from mlauth.references import SecretReference
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
@@ -286,6 +286,11 @@ def url_problem(url: str) -> str | None:
         return "has a user or password in it: remove it, and rotate it if it was real"
     if not parts.hostname or parts.query or parts.fragment:
         return "must be only the server's address: https://host[:port][/path]"
+    if not has_plain_host(url):
+        return (
+            "has a host that not every program reads alike: write it with letters, digits, '.' and "
+            "'-' only, or as an IPv6 address in brackets"
+        )
     if parts.path.rstrip("/").endswith("/api/v1"):
         return "must be the server's address, without /api/v1"
     return None

@@ -49,6 +49,21 @@ class TestZenMLCredentials(CredentialsContract):
         ("https://zenml.example.com:port", "is not a URL"),
         ("https://zenml.example.com/api/v1", "without /api/v1"),
         ("https://zenml.example.com ", "has white space"),
+        ("http://zenml.evil.example\\.localhost", "has a host that not every program reads alike"),
+        ("http://zenml.evil.example%2e.localhost", "has a host that not every program reads alike"),
+        ("https://zenml.evil.example\\@127.0.0.1", "has a user or password in it"),
+        ("https://127.0.0.1\\.evil.example", "has a host that not every program reads alike"),
+        ("https://127.0.0.1/\\zenml", "has a host that not every program reads alike"),
+        ("https://\uff5aenml.example.com", "has a host that not every program reads alike"),
+        ("https://zenml。example.com", "has a host that not every program reads alike"),
+        ("https://zenml_prod.example.com", "has a host that not every program reads alike"),
+        ("https://[fe80::1%25eth0]", "has a host that not every program reads alike"),
+        ("https://zenml.example.com:", "has a host that not every program reads alike"),
+        ("https://zenml.example.com:٤٤٣", "is not a URL"),
+        ("https://zenml.example.com:99999", "is not a URL"),
+        ("http://127.1", "http would send the key over the network in clear"),
+        ("http://0x7f.1", "http would send the key over the network in clear"),
+        ("http://localhost.", "http would send the key over the network in clear"),
         ("{{ prefect.variables.url }}", "is a template that nothing replaced"),
         ("", "must start with https://"),
         ("http://zenml.example.com", "http would send the key over the network in clear"),
@@ -64,6 +79,8 @@ def test_http_is_for_this_machine_or_for_who_asks_for_it_by_name() -> None:
     assert make(store_url="http://127.0.0.1:8237/").store_url == "http://127.0.0.1:8237"
     assert make(store_url="http://zenml.example.com", allow_insecure=True)
     assert make(store_url="https://zenml.example.com/zenml/").store_url.endswith("/zenml")
+    assert make(store_url="https://[2001:db8::1]:8443").store_url == "https://[2001:db8::1]:8443"
+    assert make(store_url="https://XN--MGBH0FB.example").store_url == "https://XN--MGBH0FB.example"
 
 
 def test_other_fields_are_looked_at_too() -> None:
