@@ -162,8 +162,9 @@ def exec_command(
     exported = export(prepared.exports, owner=os.getpid())
     for warning in prepared.warnings + exported.warnings():
         click.echo(f"mlauth: warning: {warning}", err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as with `>&-`
+            stream.flush()
     try:
         if os.name == "nt":  # there, execv returns to the shell before the command ends
             raise SystemExit(subprocess.call([program, *command[1:]]))

@@ -7,7 +7,6 @@ waits for a thread that is stuck in an SDK (a `ThreadPoolExecutor` would be join
 from __future__ import annotations
 
 import contextvars
-import math
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bar
 
 T = TypeVar("T")
 THREAD = "mlauth"  # the name of every thread of ours
+DAY = 24 * 60 * 60  # the longest limit: what waits takes no number that is much larger
 
 
 class Deadline:
@@ -27,15 +27,15 @@ class Deadline:
         """Start the clock.
 
         Args:
-            seconds: how long from now; a positive, finite number.
+            seconds: how long from now; over 0, and at most a day.
 
         Raises:
-            InvalidCredentials: it is not one.
+            InvalidCredentials: it is no such number.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise InvalidCredentials("timeout is not a number of seconds")
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise InvalidCredentials(f"timeout={seconds:g} is not a positive number of seconds")
+        if not 0 < seconds <= DAY:
+            raise InvalidCredentials(f"timeout is not over 0 and at most {DAY:,} seconds (a day)")
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 

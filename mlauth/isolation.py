@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlauth.errors import ActivationError
+
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 # Without the ZENML_ prefix; the prefixed name has no effect.
@@ -43,14 +45,23 @@ def isolate(store_url: str, owner: int) -> tuple[str, dict[str, str]]:
 
     Returns:
         The directory, and the variables that make the client use it.
+
+    Raises:
+        ActivationError: there is no place for it.
     """
-    sweep()
     before = _config_directory()
-    folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{int(time.time())}.")
     kept = _kept_settings(before, store_url)
-    if kept:
-        # JSON is YAML.
-        Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
+    try:
+        sweep()
+        folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{int(time.time())}.")
+        if kept:
+            # JSON is YAML.
+            Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
+    except OSError as error:
+        raise ActivationError(
+            f"no private directory can be made for ZenML's client: {error.strerror}: give the "
+            "worker or the container a directory that this user may write to, and name it in TMPDIR"
+        ) from None
     return folder, {
         CONFIG_PATH: folder,
         LOCAL_STORES_PATH: os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores"),
@@ -65,13 +76,16 @@ def remove(folder: str) -> None:
 
 def sweep() -> None:
     """Remove the private directories of this user whose owners are dead (after a kill)."""
-    with os.scandir(tempfile.gettempdir()) as entries:
-        # Another container that shares the temporary directory has process ids of its own.
-        found = [
-            (entry, match)
-            for entry in entries
-            if (match := _FOLDER.match(entry.name)) and match["place"] == _place()
-        ]
+    try:
+        with os.scandir(tempfile.gettempdir()) as entries:
+            # Another container that shares the temporary directory has process ids of its own.
+            found = [
+                (entry, match)
+                for entry in entries
+                if (match := _FOLDER.match(entry.name)) and match["place"] == _place()
+            ]
+    except PermissionError:
+        return  # what may not be listed may still be written to
     for entry, match in found:
         try:
             status = entry.stat(follow_symlinks=False)
@@ -114,7 +128,10 @@ def _place() -> str:
 def _config_directory() -> Path:
     configured = os.environ.get(CONFIG_PATH)
     if configured:
-        return Path(configured).resolve()
+        try:
+            return Path(configured).resolve()
+        except (OSError, RuntimeError):  # the working directory was deleted; links in a circle
+            return Path(configured)
     from click import get_app_dir  # what ZenML itself calls
 
     return Path(get_app_dir("zenml"))

@@ -119,7 +119,7 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
 
 def _profiles(config: str) -> dict[str, dict[str, Any]]:
     if not os.path.isfile(config):
-        where = "" if os.path.isabs(config) else f" in {os.getcwd()}"
+        where = "" if os.path.isabs(config) else f" in {_working_directory()}"
         raise InvalidProfile(
             f"there is no file {config}{where}: name it with --config, config= or MLAUTH_CONFIG"
         )
@@ -135,6 +135,13 @@ def _profiles(config: str) -> dict[str, dict[str, Any]]:
         raise InvalidProfile(f"{config} is not valid TOML: too many brackets in brackets") from None
     except ValueError as error:  # tomllib's, which names line and column, and no content
         raise InvalidProfile(f"{config} is not valid TOML, correct it: {error}") from None
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "the working directory, which was deleted"
 
 
 def _dotted(*parts: int | str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tempfile
 from contextlib import suppress
@@ -17,6 +18,12 @@ from mlauth.stores.env import user
 
 # Far over every secret that a service hands out; keeps a wrong path from filling the memory.
 _MOST_BYTES = 1024 * 1024
+# Faults of the path itself, which no later attempt is free of. Others may be gone in a moment: of
+# the disk or network (EIO, ESTALE), or because something is used up here (EMFILE, ENOMEM).
+_NEVER = {
+    getattr(errno, name)
+    for name in ["ELOOP", "ENAMETOOLONG", "ENXIO", "ENODEV", "EINVAL", "EOVERFLOW", "EOPNOTSUPP"]
+}
 
 
 def _problem(location: str) -> str | None:
@@ -59,7 +66,16 @@ class Store:
                 "give the worker's user the right to read the file and its directories"
             ) from None
         except OSError as error:
+            if error.errno in _NEVER:
+                raise SecretUnusable(
+                    f"{reference} cannot be read: {error.strerror}; name the file itself"
+                ) from None
             raise StoreUnavailable(f"{reference} cannot be read: {error.strerror}") from None
+        except UnicodeEncodeError:
+            raise SecretUnusable(
+                f"{reference} cannot be read: this process has a locale in which no file can have "
+                "that name; give it a UTF-8 one (LANG=C.UTF-8)"
+            ) from None
         if len(content) > _MOST_BYTES:
             raise SecretUnusable(
                 f"{reference} cannot be used: it is larger than 1 MiB; is it the right file?"
@@ -168,6 +184,21 @@ def _replace(path: str, content: bytes) -> None:
             os.close(descriptor)
 
 
+def local_path(location: str, *, windows: bool = os.name == "nt") -> str:
+    """Return the path that a location names (RFC 8089 and, for Windows, its appendix E).
+
+    Args:
+        location: of a reference to a file; it starts with a slash.
+        windows: whether it is one of Windows: with `file:///C:/key` a drive, with
+            `file:///run/key` the root of the current drive, with `file:////server/share/key` a
+            file of another machine.
+    """
+    if not windows:
+        return location
+    if re.match(r"/+[A-Za-z]:", location):
+        return location.lstrip("/")
+    return re.sub(r"^/{2,}", "//", location)
+
+
 def _path(reference: SecretReference) -> str:
-    # file:///C:/secrets/key names the path C:/secrets/key on Windows.
-    return reference.location.lstrip("/") if os.name == "nt" else reference.location
+    return local_path(reference.location)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ntpath
 import os
+import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +15,7 @@ from pydantic import SecretStr
 from mlauth import SecretReference, stores
 from mlauth.errors import SecretNotFound, SecretUnusable, StoreError, StoreUnavailable
 from mlauth.stores import WritableStore
+from mlauth.stores.file import local_path
 from tests.stores.contract import CANARY, WritableStoreContract
 
 
@@ -76,6 +80,66 @@ def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(SecretNotFound, match="is the secret mounted"):
         read(tmp_path / "binary" / "below")
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/key", "socket", "n" * 300, "n/" * 3000 + "n"])
+def test_a_path_that_can_never_be_read_is_failed_not_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")  # a name of few characters: it has 107 at most
+        with pytest.raises(SecretUnusable, match=r"cannot be read: .*; name the file itself"):
+            read(tmp_path / name)
+
+
+def test_what_is_used_up_in_this_process_may_be_there_again_later(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(CANARY)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as highest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limits[1]))
+        try:
+            with pytest.raises(StoreUnavailable, match="Too many open files"):
+                read(tmp_path / "key")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_name_that_the_locale_cannot_write(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom mlauth import SecretReference, stores\n"
+        "reference = SecretReference.parse(sys.argv[1])\n"
+        "try: stores.new_store('file').read(reference, timeout=5)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"file://{tmp_path}/%C3%BC"],
+        env={**os.environ, **ascii_only},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith(f"SecretUnusable file://{tmp_path}/%C3%BC cannot be read: this")
+
+
+@pytest.mark.parametrize(
+    ("reference", "on_windows", "elsewhere"),
+    [
+        ("file:///run/secrets/key", r"\run\secrets\key", "/run/secrets/key"),
+        ("file:///C:/secrets/key", r"C:\secrets\key", "/C:/secrets/key"),
+        ("file:////C:/secrets/key", r"C:\secrets\key", "//C:/secrets/key"),
+        ("file:///c%3A/a%20b/key", r"c:\a b\key", "/c:/a b/key"),
+        ("file:////server/share/key", r"\\server\share\key", "//server/share/key"),
+        ("file://///server/share/key", r"\\server\share\key", "///server/share/key"),
+    ],
+)
+def test_the_path_that_a_reference_names(reference: str, on_windows: str, elsewhere: str) -> None:
+    location = SecretReference.parse(reference).location
+    path = local_path(location, windows=True)
+    assert ntpath.normpath(path) == on_windows
+    assert ntpath.isabs(path) or path.startswith("/run")  # 3.13: on the current drive is relative
+    assert local_path(location, windows=False) == elsewhere
 
 
 def as_nobody(call: str, key: Path) -> str:

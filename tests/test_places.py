@@ -1,0 +1,136 @@
+"""Places to run in that lack something: each ends in one line and the right exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.credentials.keys import api_key
+
+ENV = '[profiles.p.env]\nTOKEN = "file://{folder}/key"\n'
+ZENML = (
+    '[profiles.p.zenml]\nstore_url = "https://zenml.example.com"\napi_key = "file://{folder}/key"\n'
+)
+ACTIVATE = ("exec", "-p", "p", "--no-verify", sys.executable, "-c", "print('ran')")
+
+
+@pytest.fixture
+def folder(clean_environment: Path) -> Path:
+    """A folder with a key and a mlauth.toml, which any user may read."""
+    folder = clean_environment / "project"
+    folder.mkdir()
+    (folder / "key").write_text(api_key("canary"))
+    (folder / "mlauth.toml").write_text(ENV.format(folder=folder))
+    for each in [folder, *folder.parents][:5]:
+        each.chmod(0o755)
+    return folder
+
+
+def run(
+    folder: Path, *arguments: str, before: str = "", redirect: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run mlauth in a folder, after a piece of Python and with redirections of a shell."""
+    code = f"import os, sys\n{before}\nfrom mlauth.cli import main\nmain()"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert "Traceback" not in done.stderr
+    assert "canary" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("limit", ["1e10", "86401", "1e400"])
+def test_a_time_limit_over_a_day_is_refused(folder: Path, limit: str) -> None:
+    for arguments, code in ((("check", "-p", "p"), 2), (ACTIVATE, 125)):
+        done = run(folder, *arguments, MLAUTH_TIMEOUT=limit)
+        assert done.returncode == code
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("mlauth: timeout")
+        assert "86,400" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("check", "-p", "p"), 2),
+        (ACTIVATE, 125),
+        (("rotate", "zenml", "-p", "p"), 2),
+    ],
+)
+def test_a_working_directory_that_was_deleted(
+    folder: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    gone = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    done = run(folder, *arguments, before=gone)
+    assert done.returncode == code
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        "mlauth: there is no file mlauth.toml in the working directory, which was deleted: name it "
+        "with --config, config= or MLAUTH_CONFIG"
+    )
+    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    done = run(
+        folder, *ACTIVATE, before=gone, MLAUTH_CONFIG=f"{folder}/mlauth.toml", ZENML_CONFIG_PATH="x"
+    )
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
+
+
+def test_no_temporary_directory_that_can_be_written_to(folder: Path) -> None:
+    """As with a read-only root: a limit on the size of files stands for it."""
+    read_only = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    done = run(folder, *ACTIVATE, before=read_only)
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr  # it needs none
+    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    done = run(folder, *ACTIVATE, before=read_only)
+    assert done.returncode == 125
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mlauth: no private directory can be made for ZenML's client: No usable")
+    assert line.endswith(
+        "give the worker or the container a directory that this user may write to, and name it in "
+        "TMPDIR"
+    )
+
+
+def test_a_temporary_directory_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    done = run(folder, *ACTIVATE, TMPDIR=str(tmp_path / "gone"), TEMP=str(tmp_path / "tmp"))
+    assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
+    gone = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'gone')!r}"
+    done = run(folder, *ACTIVATE, before=gone)
+    assert done.returncode == 125
+    assert "for ZenML's client: No such file or directory: give the worker" in done.stderr
+
+
+def test_a_temporary_directory_that_cannot_be_listed_will_do(folder: Path, tmp_path: Path) -> None:
+    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    (tmp_path / "tmp").chmod(0o333)
+    code = (  # root may list everything; nobody else may import here, perhaps
+        "import os, mlauth\n"
+        "with mlauth.activate('p', verify=False): pass\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "with mlauth.activate('p', verify=False): print(os.environ['ZENML_CONFIG_PATH'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.startswith(f"{tmp_path}/tmp/mlauth-"), done.stderr
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-"])
+def test_closed_output_changes_no_exit_code(folder: Path, redirect: str) -> None:
+    assert run(folder, "check", "-p", "p", redirect=redirect).returncode == 0
+    assert run(folder, "check", "-p", "nope", redirect=redirect).returncode == 2
+    assert run(folder, "explain", f"file://{folder}/no", redirect=redirect).returncode == 1
+    command = ("exec", "-p", "p", "sh", "-c", "exit 7")
+    assert run(folder, *command, redirect=redirect).returncode == 7
+    assert run(folder, "exec", "-p", "nope", "true", redirect=redirect).returncode == 125
