@@ -30,7 +30,7 @@ from mlauth.profiles import Settings, settings
 from mlauth.references import SecretReference
 from mlauth.resolving import read_all
 from mlauth.rotation import DAY, prepare_zenml
-from mlauth.signals import uninterrupted
+from mlauth.signals import as_python_found_them, uninterrupted
 
 PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
 # As of env(1): https://www.gnu.org/software/coreutils/manual/html_node/env-invocation.html
@@ -168,7 +168,8 @@ def exec_command(
     try:
         if os.name == "nt":  # there, execv returns to the shell before the command ends
             raise SystemExit(subprocess.call([program, *command[1:]]))
-        os.execv(program, command)
+        with as_python_found_them():
+            os.execv(program, command)
     except OSError as error:
         exported.undo()
         _fail(f"{command[0]} cannot be run: {error.strerror}", CANNOT_INVOKE)

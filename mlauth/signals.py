@@ -10,10 +10,27 @@ from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+# What Python ignores from its start on
+# (https://docs.python.org/3/library/subprocess.html#popen-constructor, `restore_signals`).
+_IGNORED = tuple(
+    getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ") if hasattr(signal, name)
+)
+
 
 def in_main_thread() -> bool:
     """Say whether this is the thread in which Python handles signals."""
     return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def as_python_found_them() -> Iterator[None]:
+    """Ignore no signal for Python's own sake, so that a program that takes its place does not."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in _IGNORED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -183,6 +183,45 @@ class TestExec:
         assert "canary" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+class TestSignalsOfTheCommand:
+    @pytest.fixture(autouse=True)
+    def _profile(self, clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (clean_environment / "key").write_text("canary")
+        (clean_environment / "mlauth.toml").write_text(
+            f'[profiles.p.env]\nTOKEN = "file://{clean_environment}/key"\n'
+        )
+        monkeypatch.chdir(clean_environment)
+
+    @staticmethod
+    def ignored(*before: str) -> set[int]:
+        """Return the signals that a command ignores."""
+        command = [sys.executable, "-m", "mlauth.cli", "exec", "-p", "p", "--", "grep", "SigIgn"]
+        done = subprocess.run(
+            [*before, *command, "/proc/self/status"], capture_output=True, text=True
+        )
+        mask = int(done.stdout.split()[1], 16)
+        return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+    def test_it_ignores_none_that_python_ignores_for_itself(self) -> None:
+        assert not self.ignored() & {signal.SIGPIPE, signal.SIGXFSZ}
+
+    def test_it_ignores_what_its_caller_ignores(self) -> None:
+        hangup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does
+        assert self.ignored(*hangup) == {*self.ignored(), signal.SIGHUP}
+
+    def test_it_ends_when_nobody_reads_its_output_any_more(self) -> None:
+        command = f"{sys.executable} -m mlauth.cli exec -p p yes"
+        done = subprocess.run(
+            ["sh", "-c", f"{{ {command}; echo $? >code; }} | head -1"],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert (done.stdout, done.stderr) == ("y\n", "")
+        assert int(Path("code").read_text()) == 128 + signal.SIGPIPE
+
+
 @pytest.mark.usefixtures("clean_environment")
 class TestExplain:
     def test_a_reference_that_can_be_read(self, tmp_path: Path) -> None:
