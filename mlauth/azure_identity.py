@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from mlauth import redaction
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
-from mlauth.faults import TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
+from mlauth.faults import LASTING, TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
 from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import CONNECTING, Transient, retry_after
 from mlauth.stores import sdk
@@ -274,15 +274,19 @@ class Tokens:
         self._kept: dict[tuple[object, ...], tuple[SecretStr, int]] = {}
         self._answer: tuple[int, str | None] | None = None
         self._refused: tuple[float, IdentityUnavailable] | None = None
+        entra = isinstance(identity, (ServicePrincipal, WorkloadIdentity))
         # The SDK's retries are off: ours are bounded by the deadline. An explicit authority, as
         # the vault's own cloud may not be the one that AZURE_AUTHORITY_HOST names.
         options: dict[str, Any] = {
             "retry_total": 0,
-            "connection_timeout": _CONNECT_SECONDS,
-            "read_timeout": IMDS_SECONDS if isinstance(identity, ThisMachine) else _ANSWER_SECONDS,
-            "raw_response_hook": self._look,
+            "transport": sdk("mlauth.azure_http", _EXTRA).transport(
+                direct=not entra,
+                look=self._look,
+                connection_timeout=_CONNECT_SECONDS,
+                read_timeout=IMDS_SECONDS if isinstance(identity, ThisMachine) else _ANSWER_SECONDS,
+            ),
         }
-        if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
+        if entra:
             options["authority"] = authority
         self._place = authority if "authority" in options else "the identity's endpoint"
         self._options = options
@@ -321,9 +325,10 @@ class Tokens:
             self._kept[key] = SecretStr(token.token), token.expires_on
             return token
 
-    def _look(self, response: Any) -> None:
-        answer = response.http_response
-        self._answer = (answer.status_code, answer.headers.get("Retry-After"))
+    def _look(self, response: Any, **_options: Any) -> None:
+        # The last error: after one, MSAL asks Microsoft Entra for what it does not need.
+        if self._answer is None or response.status_code >= 400:
+            self._answer = (response.status_code, response.headers.get("Retry-After"))
 
     def _explain(self, error: Exception) -> Exception:
         who, said = str(self._identity), str(error)
@@ -335,7 +340,8 @@ class Tokens:
             if status in TRANSIENT or (status in _IMDS_TRANSIENT and "IMDS" in who):
                 does = "throttles us" if status == 429 else "has a fault"
                 line = f"what issues tokens to the {who} {does} (HTTP {status}): try again later"
-                return Transient(StoreUnavailable(line), retry_after(header))
+                attempts = 1 if status in LASTING else None
+                return Transient(StoreUnavailable(line), retry_after(header), attempts=attempts)
         if "Failed to invoke the Azure CLI" in said:
             return StoreUnavailable(f"az gave no token within {CLI_SECONDS} s: try again")
         if not isinstance(self._identity, ThisMachine):
@@ -352,6 +358,9 @@ class Tokens:
 
     def _fault(self, error: Exception) -> Fault | None:
         """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
+        unread = sdk("mlauth.azure_http", _EXTRA).unreadable(error)
+        if unread is not None:
+            return Fault(f"{self._place} {unread}: is a proxy in the way?")
         fault = connection_fault(error, self._place, trust="name it in REQUESTS_CA_BUNDLE")
         if fault is None and too_late(error):
             return Fault(

@@ -6,6 +6,7 @@ its errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from mlauth.errors import (
     StoreUnavailable,
     StoreUnreachable,
 )
-from mlauth.faults import TRANSIENT, broken_off, connection_fault, plain, too_late
+from mlauth.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain, too_late
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
 from mlauth.retrying import CONNECTING, Transient, retry, retry_after
@@ -155,7 +156,11 @@ class _Vault:
         secrets = sdk("azure.keyvault.secrets", "azurekv")
         # Neither the SDK's retries, which can take days, nor its redirects: ours are bounded.
         self._client: SecretClient = secrets.SecretClient(
-            f"https://{host}", self, retry_total=0, permit_redirects=False
+            f"https://{host}",
+            self,
+            retry_total=0,
+            permit_redirects=False,
+            transport=sdk("mlauth.azure_http", "azurekv").transport(),
         )
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
@@ -196,6 +201,11 @@ class _Vault:
         exceptions = sdk("azure.core.exceptions", "azurekv")
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
             return self._answered(error, reference, deadline)
+        unread = sdk("mlauth.azure_http", "azurekv").unreadable(error)
+        if unread is not None and unread.response.status_code in TRANSIENT:
+            return self._busy(unread.response.status_code, unread.response.headers)
+        if unread is not None:
+            return StoreUnreachable(f"{self._host} {unread}: is a proxy in the way?")
         if isinstance(error, ValueError) and "challenge resource" in str(error):
             return StoreUnreachable(
                 f"{self._host} asks for a token of another service "
@@ -221,13 +231,11 @@ class _Vault:
     def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
         status: int = error.status_code
         code, message = _said(error)
-        header = error.response.headers.get("Retry-After") if error.response is not None else None
-        if status in TRANSIENT or code == "ObjectIsBeingRecovered":
-            why = {429: "throttles us"}.get(status, "has a fault")
-            if code == "ObjectIsBeingRecovered":
-                why = "is still recovering the secret"
-            line = f"{self._host} {why} (HTTP {status}): try again later"
-            return Transient(StoreUnavailable(line), retry_after(header))
+        headers = error.response.headers if error.response is not None else {}
+        if code == "ObjectIsBeingRecovered":
+            return self._busy(status, headers, "is still recovering the secret")
+        if status in TRANSIENT:
+            return self._busy(status, headers)
         if status == 404:
             return SecretNotFound(self._missing(reference, deadline))
         if status == 409 and code == "ObjectIsDeletedButRecoverable":
@@ -247,6 +255,12 @@ class _Vault:
             f"{self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
             "Key Vault, and is nothing in the way?"
         )
+
+    def _busy(self, status: int, headers: Mapping[str, str], why: str | None = None) -> Transient:
+        why = why or {429: "throttles us"}.get(status, "has a fault")
+        outcome = StoreUnavailable(f"{self._host} {why} (HTTP {status}): try again later")
+        attempts = 1 if status in LASTING else None
+        return Transient(outcome, retry_after(headers.get("Retry-After")), attempts=attempts)
 
     def _missing(self, reference: SecretReference, deadline: Deadline) -> str:
         """Say if a secret that is not there was deleted: one more request, with the same right."""
@@ -323,7 +337,8 @@ def _outdated(secret: KeyVaultSecret) -> str | None:
 def _said(error: HttpResponseError) -> tuple[str, str]:
     """Return the innermost code, and the message, of an answer."""
     try:
-        content = error.response.json()["error"]  # type: ignore[union-attr]
+        # Not `json()`, which answers of azure-keyvault-secrets 4.7 do not have.
+        content = json.loads(error.response.text())["error"]  # type: ignore[union-attr]
         inner = content.get("innererror") or {}
         return str(inner.get("code") or content.get("code") or ""), str(content.get("message", ""))
     except Exception:

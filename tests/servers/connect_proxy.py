@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A CONNECT, and how it was answered."""
+    """A CONNECT (or a request in clear, which is refused), and how it was answered."""
 
     host: str
     port: int
@@ -32,7 +33,7 @@ class ConnectProxy:
 
     Attributes:
         url: for `HTTPS_PROXY`.
-        asked: every CONNECT, in order.
+        asked: every request, in order.
     """
 
     def __init__(self, ports: dict[str, int], exists: Callable[[str], bool]) -> None:
@@ -54,7 +55,8 @@ class ConnectProxy:
                 method, target = self.rfile.readline(4096).decode().split()[:2]
                 while self.rfile.readline(4096).strip():
                     pass
-                host, _, number = target.lower().rpartition(":")
+                url = urlsplit(target if method != "CONNECT" else f"//{target}")
+                host = url.hostname or ""
                 port = next((p for name, p in ports.items() if fnmatchcase(host, name)), None)
                 if method != "CONNECT" or port is None:
                     status, head = 502, "502 Bad Gateway"
@@ -66,7 +68,7 @@ class ConnectProxy:
                         status, head = 200, "200 Connection established"
                     except ConnectionRefusedError:
                         status, head = 503, "503 Service Unavailable\r\nX-Squid-Error: ERR_CONN 111"
-                proxy.asked.append(Asked(host, int(number or 0), status))
+                proxy.asked.append(Asked(host, url.port or 0, status))
                 if status != 200:
                     self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())
                     return

@@ -178,6 +178,8 @@ class Directory:
 
     def managed(self, call: Call) -> Answer:
         """Serve App Service (`/msi/token`), Azure ML (`/MSI/auth`) and IMDS (behind `/<key>`)."""
+        if "authorization" in call.headers:
+            return self._seen(call, Answer(400, {"error": "other credentials than its own"}))
         if call.path == "/msi/token":
             known = self._machines.get(call.headers.get("x-identity-header", ""))
             return self._app_service(call, known)
@@ -287,6 +289,9 @@ class Directory:
     def entra(self, call: Call) -> Answer:
         """Serve Microsoft Entra: the documents that MSAL asks for, and tokens."""
         cloud = next(cloud for cloud in CLOUDS.values() if cloud.login == call.host)
+        if "authorization" in call.headers:
+            message = "The request has other credentials than those in its body."
+            return self._seen(call, _refused(400, "invalid_request", 900144, message))
         if call.path == "/common/discovery/instance":
             return self._seen(call, self._instance(call))
         tenant, _, path = call.path.removeprefix("/").partition("/")
