@@ -12,9 +12,11 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 from pydantic import Secret
@@ -59,7 +61,11 @@ class Answer(NeverPickled):
 
 
 class Service:
-    """One service, one connection, one deadline. A context manager."""
+    """One service, one connection, one deadline. A context manager.
+
+    Trust and route are those of requests, which ZenML's client uses, so that what passes here
+    passes there; but this machine is never asked through a proxy.
+    """
 
     def __init__(self, url: str, deadline: Deadline, *, ca: str | None = None) -> None:
         """Prepare the client; does no I/O but to read the CA bundle.
@@ -67,25 +73,29 @@ class Service:
         Args:
             url: scheme, host, port and prefix, without a trailing slash.
             deadline: bounds every request and retry.
-            ca: a path to a CA bundle or its PEM text; by default what the variables
-                `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` and `SSL_CERT_FILE` name (as the systems'
-                own clients, which use requests), else certifi's.
+            ca: a path to a CA bundle or its PEM text; by default that of `REQUESTS_CA_BUNDLE` or
+                `CURL_CA_BUNDLE`, else certifi's.
 
         Raises:
-            StageFailed: the CA bundle, or the URL, cannot be used.
+            StageFailed: the CA bundle, the URL or the proxy cannot be used.
+            StageUnknown: the way goes through a SOCKS proxy.
         """
         self.url = url
         self.host = urlsplit(url).netloc
         self._deadline = deadline
         self._sent = False
-        verify = _verification(url, ca)
+        proxy = None if is_loopback(url) else proxy_of(url)
+        tls_to_proxy = proxy is not None and proxy.scheme == "https"
+        verify = _verification(url.startswith("https") or tls_to_proxy, ca)
+        trust = verify if tls_to_proxy and isinstance(verify, ssl.SSLContext) else None
         try:
             self._client = httpx.Client(
                 base_url=url,
                 follow_redirects=False,
                 verify=verify,
-                # A proxy would take what is meant for this machine elsewhere, and in clear.
-                trust_env=not is_loopback(url),
+                proxy=httpx.Proxy(proxy, ssl_context=trust) if proxy else None,
+                # httpx reads other variables for trust and route, and stumbles over some values.
+                trust_env=False,
                 headers={
                     "User-Agent": "mlauth",
                     "Accept": "application/json",
@@ -206,7 +216,12 @@ class Service:
         fault = connection_fault(
             error,
             self.host,
-            trust="give the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)",
+            trust="give the CA as ca_bundle ("
+            + (
+                "ZenML's client does not read SSL_CERT_FILE)"
+                if os.environ.get("SSL_CERT_FILE")
+                else "ZENML_STORE_VERIFY_SSL=false is not honoured)"
+            ),
         )
         if fault is None and isinstance(error, httpx.TimeoutException):
             return StageUnknown(
@@ -244,38 +259,114 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def proxy_of(url: str) -> httpx.URL | None:
+    """Return the proxy through which requests, and so ZenML's client, asks a URL here, or None.
+
+    Raises:
+        StageFailed: what the environment names is no proxy that HTTP can use.
+        StageUnknown: it is a SOCKS proxy.
+    """
+    if not getproxies():
+        return None
+    proxy = _proxy(url)
+    if proxy is None:
+        return None
+    parts = urlsplit(url)
+    line = (
+        f"{parts.netloc} is to be reached through the proxy of {parts.scheme.upper()}_PROXY or "
+        "ALL_PROXY here"
+    )
+    what_to_do = "name one with http://host:port, or put the host into NO_PROXY"
+    if proxy.scheme.startswith("socks"):
+        if find_spec("socks") is None:
+            raise StageFailed(
+                f"{line}, and ZenML's client cannot use SOCKS without PySocks: {what_to_do}"
+            )
+        raise StageUnknown(f"{line}, and mlauth cannot use SOCKS: {what_to_do}")
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise StageFailed(f"{line}, which is no proxy for HTTP: {what_to_do}")
+    return proxy
+
+
+def _proxy(url: str) -> httpx.URL | None:
+    """Return what the environment names; httpx's URLs do not show the password in one."""
+    # The rule for NO_PROXY differs from httpx's, and from version to version, so requests is asked.
+    # Imported where a proxy is configured: 0.1 s, which nobody else is to wait for.
+    from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+
+    chosen = select_proxy(url, get_environ_proxies(url))
+    try:
+        return httpx.URL(prepend_scheme_if_needed(chosen, "http")) if chosen else None
+    except (ValueError, httpx.InvalidURL):
+        return httpx.URL()
+
+
+def netrc_problem(url: str) -> str | None:
+    """Say whether `.netrc` makes requests send something else than the token that it is given.
+
+    Seen with requests 2.34 and ZenML 0.98: an entry for the host, or `default`, replaces the
+    `Authorization` header (https://github.com/psf/requests/issues/3929). httpx does not read it.
+    """
+    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    found = [name for name in files if os.path.exists(os.path.expanduser(name))]
+    if not found:
+        return None
+    from requests.utils import get_netrc_auth
+
+    if get_netrc_auth(url) is None:
+        return None
+    return (
+        f"{found[0]} has an entry for {urlsplit(url).hostname} or a default one, and ZenML's "
+        "client would send that in place of its token: remove the entry, or set NETRC=/dev/null"
+    )
+
+
 def ca_problem(ca: str) -> str | None:
     """Say what is wrong with a CA bundle (path or PEM text), or return None."""
-    name = "given as text" if "-----BEGIN" in ca else " ".join(ca.split())
+    if not ca:
+        return "the CA bundle has an empty name"
+    if "-----BEGIN" not in ca and os.path.isdir(ca):
+        return f"the CA bundle {ca} is a directory, which ZenML's client does not take"
     try:
         _context(ca)
     except FileNotFoundError:
-        return f"the CA bundle {name} does not exist"
-    except (ssl.SSLError, OSError, ValueError):
-        return f"the CA bundle {name} cannot be read as PEM certificates"
+        return f"the CA bundle {_name(ca)} does not exist"
+    except (ssl.SSLError, OSError, ValueError, TypeError):
+        return f"the CA bundle {_name(ca)} cannot be read as PEM certificates"
     return None
+
+
+def _name(ca: str) -> str:
+    return "given as text" if "-----BEGIN" in ca else " ".join(ca.split())
 
 
 def _context(ca: str) -> ssl.SSLContext:
     if "-----BEGIN" in ca:
         return ssl.create_default_context(cadata=ca)
-    if os.path.isdir(ca):
-        return ssl.create_default_context(capath=ca)
     return ssl.create_default_context(cafile=ca)
 
 
-def _verification(url: str, ca: str | None) -> ssl.SSLContext | bool:
-    if not url.startswith("https"):
+def _verification(tls: bool, ca: str | None) -> ssl.SSLContext | bool:
+    if not tls:
         # Loading the CAs costs more than the request; a context without any trusts nobody.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in (None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        chosen = ca if name is None else os.environ.get(name)
-        if not chosen:
-            continue
-        problem = ca_problem(chosen)
+    if ca:
+        problem = ca_problem(ca)
         if problem:
-            raise StageFailed(f"{problem}: correct {name or 'ca_bundle or ZENML_STORE_VERIFY_SSL'}")
-        return _context(chosen)
+            raise StageFailed(f"{problem}: correct ca_bundle or ZENML_STORE_VERIFY_SSL")
+        return _context(ca)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        if os.path.isdir(path):  # requests takes one, with the names that c_rehash gives
+            return ssl.create_default_context(capath=path)
+        if not os.path.exists(path):  # nor is PEM text, which requests does not take
+            raise StageFailed(f"the CA bundle {_name(path)} does not exist: correct {name}")
+        problem = ca_problem(path)
+        if problem:
+            raise StageFailed(f"{problem}: correct {name}")
+        return _context(path)
     return True
 
 

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import hashlib
+import re
+import socket
 import ssl
+import sys
 import time
 import tracemalloc
 import zlib
@@ -10,7 +14,9 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
+from cryptography import x509
 from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
@@ -216,18 +222,78 @@ def test_a_trusted_certificate_is_enough(authority: trustme.CA, ca: str) -> None
         assert ask(server.url, Path(ca).read_text()).status == 200
 
 
-@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_the_variables_of_the_systems_own_clients_count(
-    authority: trustme.CA, ca: str, name: str, monkeypatch: pytest.MonkeyPatch
+def requests_gets(url: str) -> bool:
+    """Say whether requests, which ZenML's client uses, gets an answer."""
+    try:
+        return requests.post(f"{url}/login", data={"password": CANARY}, timeout=5).ok
+    except (requests.RequestException, OSError):
+        return False
+
+
+def hashed_name(ca: Path) -> str:
+    """Return the name that c_rehash gives a certificate (X509_NAME_hash of OpenSSL)."""
+
+    def der(tag: int, content: bytes) -> bytes:
+        return bytes([tag, len(content)]) + content
+
+    canonical = b""
+    for attribute in x509.load_pem_x509_certificate(ca.read_bytes()).subject:
+        last = int(attribute.oid.dotted_string.removeprefix("2.5.4."))
+        oid, value = der(0x06, bytes([0x55, 0x04, last])), str(attribute.value).lower().encode()
+        canonical += der(0x31, der(0x30, oid + der(0x0C, value)))
+    first = hashlib.sha1(canonical, usedforsecurity=False).digest()[:4]
+    return f"{int.from_bytes(first, 'little'):08x}.0"
+
+
+TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@pytest.fixture
+def no_trust(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in TRUST:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_variables_of_requests_count(
+    authority: trustme.CA, ca: str, name: str, no_trust: pytest.MonkeyPatch
 ) -> None:
-    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        monkeypatch.delenv(other, raising=False)
     with faulty(answer(200), tls=tls(authority, "127.0.0.1")) as server:
-        monkeypatch.setenv(name, ca)
+        no_trust.setenv(name, ca)
         assert ask(server.url).status == 200
-        monkeypatch.setenv(name, "/nowhere/ca.pem")
-        message = refusal(StageFailed, server.url)
-        assert message == f"the CA bundle /nowhere/ca.pem does not exist: correct {name}"
+        for missing in ("/nowhere/ca.pem", "-----BEGIN CERTIFICATE-----"):
+            no_trust.setenv(name, missing)
+            message = refusal(StageFailed, server.url)
+            assert message.endswith(f"does not exist: correct {name}")
+
+
+@pytest.mark.parametrize("name", TRUST)
+@pytest.mark.parametrize("kind", ["file", "text", "directory", "hashed directory", "nowhere"])
+def test_trust_is_that_of_requests(
+    authority: trustme.CA, ca: str, name: str, kind: str, no_trust: pytest.MonkeyPatch
+) -> None:
+    folder = Path(ca).parent
+    (folder / "hashed").mkdir(exist_ok=True)
+    (folder / "hashed" / hashed_name(Path(ca))).write_text(Path(ca).read_text())
+    values = {
+        "file": ca,
+        "text": Path(ca).read_text(),
+        "directory": str(folder),
+        "hashed directory": str(folder / "hashed"),
+        "nowhere": "/nowhere/ca.pem",
+    }
+    no_trust.setenv(name, values[kind])
+    with faulty(answer(200), tls=tls(authority, "127.0.0.1")) as server:
+        if requests_gets(server.url):
+            assert ask(server.url).status == 200
+        else:
+            message = refusal(StageFailed, server.url)
+            if name == "SSL_CERT_FILE":
+                assert message.endswith(
+                    "not trusted here: give the CA as ca_bundle (ZenML's client does not read "
+                    "SSL_CERT_FILE)"
+                )
 
 
 def test_what_is_wrong_with_a_certificate_is_told_apart(authority: trustme.CA, ca: str) -> None:
@@ -247,19 +313,150 @@ def test_what_is_wrong_with_a_certificate_is_told_apart(authority: trustme.CA, c
 def test_a_ca_bundle_that_cannot_be_used_says_so(tmp_path: Path, ca: str) -> None:
     (tmp_path / "empty.pem").write_text("")
     assert ca_problem(ca) is None
-    assert ca_problem(str(tmp_path)) is None  # a directory of certificates
+    assert ca_problem(Path(ca).read_text()) is None
+    assert "is a directory, which ZenML's client does not take" in (ca_problem(str(tmp_path)) or "")
     assert "does not exist" in (ca_problem("/nowhere") or "")
+    assert "has an empty name" in (ca_problem("") or "")
     assert "cannot be read as PEM" in (ca_problem(str(tmp_path / "empty.pem")) or "")
     assert "cannot be read as PEM" in (ca_problem("-----BEGIN CERTIFICATE-----\nx") or "")
+    assert "cannot be read as PEM" in (ca_problem("-----BEGIN CERTIFICATE-----\né") or "")
 
 
-def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return monkeypatch
+
+
+def test_a_proxy_is_not_asked_for_this_machine(no_proxies: pytest.MonkeyPatch) -> None:
     with faulty(answer(200)) as proxy, faulty(answer(204)) as server:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        no_proxies.setenv("HTTP_PROXY", proxy.url)
         assert ask(server.url).status == 204
         assert proxy.requests == []
+
+
+@pytest.mark.parametrize("host", ["zenml.corp.test", "10.1.2.3", "[fd00::1]"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"HTTP_PROXY": "PROXY"},
+        {"http_proxy": "PROXY"},
+        {"http_proxy": "", "HTTP_PROXY": "PROXY"},
+        {"HTTP_PROXY": "PROXY", "REQUEST_METHOD": "GET"},
+        {"HTTP_PROXY": "127.0.0.1:PORT"},
+        {"HTTP_PROXY": "http://me:canary%40@127.0.0.1:PORT/"},
+        {"HTTPS_PROXY": "PROXY"},
+        {"ALL_PROXY": "PROXY"},
+        {"all_proxy": "PROXY", "HTTP_PROXY": ""},
+        {"ALL_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "PROXY"},
+        *(
+            {"HTTP_PROXY": "PROXY", name: value}
+            for name in ("NO_PROXY", "no_proxy")
+            for value in (
+                "",
+                "10.0.0.0/8,fd00::/8",
+                "10.0.0.0/33,/8,10.1.2.3/",
+                "192.168.0.0/16",
+                "10.1.2.3",
+                "fd00::1",
+                "[fd00::1]",
+                "[::1]",
+                "*",
+                "*.corp.test",
+                ".corp.test",
+                "corp.test",
+                "rp.test",
+                "ZENML.CORP.TEST",
+                "zenml.corp.test:SERVER",
+                "10.1.2.3:SERVER",
+                "zenml.corp.test:1",
+                " other.test , zenml.corp.test ,, ",
+                "http://zenml.corp.test",
+                "a b,\tc,:,é",
+            )
+        ),
+        {"HTTP_PROXY": "PROXY", "NO_PROXY": "*", "no_proxy": "other.test"},
+        {"HTTP_PROXY": "PROXY", "NO_PROXY": "corp.test", "no_proxy": ""},
+    ],
+    ids=str,
+)
+def test_the_route_is_that_of_requests(
+    environment: dict[str, str], host: str, no_proxies: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    no_proxies.setattr(
+        socket, "getaddrinfo", lambda _, *rest, **named: resolve("127.0.0.1", *rest[:1])
+    )
+    with faulty(answer(200)) as proxy, faulty(answer(200)) as server:
+        for name, value in environment.items():
+            ports = value.replace("PORT", str(proxy.port)).replace("SERVER", str(server.port))
+            no_proxies.setenv(name, ports.replace("PROXY", proxy.url))
+        url = f"http://{host}:{server.port}"
+        assert requests_gets(url)
+        asked = [len(each.requests) for each in (proxy, server)]
+        assert sorted(asked) == [0, 1]
+        assert ask(url).status == 200
+        assert [len(each.requests) for each in (proxy, server)] == [2 * count for count in asked]
+        theirs, ours = (proxy if asked[0] else server).requests
+        # httpcore 1.0 leaves the brackets away in what it asks a proxy of an IPv6 address.
+        assert ours.split()[:2] in (theirs.split()[:2], re.sub(rb"[][]", b"", theirs).split()[:2])
+        assert (b"proxy-authorization" in ours.lower()) is (
+            b"proxy-authorization" in theirs.lower()
+        )
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
+def test_a_proxy_makes_a_tunnel_for_tls(name: str, no_proxies: pytest.MonkeyPatch) -> None:
+    with faulty(answer(502)) as proxy:
+        no_proxies.setenv(name, proxy.url)
+        message = refusal(StageUnknown, "https://zenml.corp.test")
+        assert "the proxy gives no connection to zenml.corp.test" in message
+        assert proxy.requests[0].startswith(b"CONNECT zenml.corp.test:443 ")
+        assert not any(CANARY.encode() in request for request in proxy.requests)
+
+
+@pytest.mark.parametrize("kind", ["socks5", "socks5h", "socks4", "SOCKS5"])
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_a_socks_proxy_is_one_line(name: str, kind: str, no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv(name, f"{kind}://me:canary@127.0.0.1:1080")
+    message = refusal(StageUnknown, "https://zenml.corp.test")  # requests can use it here
+    assert message == (
+        "zenml.corp.test is to be reached through the proxy of HTTPS_PROXY or ALL_PROXY here, and "
+        "mlauth cannot use SOCKS: name one with http://host:port, or put the host into NO_PROXY"
+    )
+    no_proxies.setitem(sys.modules, "socks", None)  # and without PySocks it cannot
+    message = refusal(StageFailed, "https://zenml.corp.test")
+    assert "and ZenML's client cannot use SOCKS without PySocks: name one with http://" in message
+
+
+@pytest.mark.parametrize(
+    "value", ["ftp://canary:canary@host:1", "http://", "http://host:canary", "http://[canary", ":"]
+)
+def test_a_proxy_that_is_none_is_one_line(value: str, no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("HTTPS_PROXY", value)
+    assert not requests_gets("https://zenml.corp.test")
+    message = refusal(StageFailed, "https://zenml.corp.test")
+    assert "which is no proxy for HTTP: name one with http://host:port" in message
+    assert "canary" not in message
+
+
+def test_netrc_is_not_read(no_proxies: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would replace the token; requests does that, so the check says it of ZenML's client."""
+    (tmp_path / ".netrc").write_text("default login canary-user password canary-password\n")
+    no_proxies.setenv("HOME", str(tmp_path))
+    no_proxies.delenv("NETRC", raising=False)
+    with faulty(answer(200)) as server:
+        assert requests_gets(server.url)
+        assert b"Authorization: Basic" in server.requests.pop()
+        ask(server.url)
+        assert f"Authorization: Bearer {CANARY}".encode() in server.requests[0]
+        assert b"Basic" not in server.requests[0]
 
 
 @pytest.mark.parametrize(

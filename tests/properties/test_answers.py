@@ -315,12 +315,12 @@ def test_a_url_that_leads_nowhere_is_one_line(host: str) -> None:
             harmless(report.summary())
 
 
-@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_ca_bundle_of_the_environment_that_cannot_be_used_fails_the_check(
     name: str, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory.put("key", KEY)
-    for each in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+    for each in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, str(clean_environment / "missing"))
     fields = {"store_url": "https://127.0.0.1:1", "api_key": "memory://key"}
