@@ -3,7 +3,12 @@
 Prefect takes the class of each log handler from the environment, as in
 `PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS`. What is named there is an attribute of this module whose
 name spells the handler's own class, with colons for dots, so that a handler of the user's stays
-what it is: `prefect_mlauth.handlers.prefect:logging:handlers:APILogHandler`.
+what it is: `prefect_mlauth.handlers.prefect:logging:handlers:APILogHandler`. A colon in front of
+that says that the variable was not set before.
+
+Prefect sets up no handler at all where one cannot be imported. So the process that takes these
+variables up puts them back to what they were: a process that it starts may have no mlauth.
+`prefect_mlauth.plugin` is what masks in those that have it.
 """
 
 from __future__ import annotations
@@ -14,10 +19,14 @@ import re
 from functools import cache
 from importlib import import_module
 
+from prefect.settings import get_current_settings
+
 from mlauth.activation import remove_at_exit, resume
 from mlauth.record import read_record
 from mlauth.redaction import mask
 from prefect_mlauth import runs
+
+_OURS = f"{__name__}."
 
 
 def environment(config: dict[str, object]) -> dict[str, str]:
@@ -32,19 +41,42 @@ def environment(config: dict[str, object]) -> dict[str, str]:
         for name, handler in (handlers.items() if isinstance(handlers, dict) else ())
         if isinstance(handler, dict) and isinstance(handler.get("class"), str)
     }
-    return {
+    variables = {}
+    for name, path in classes.items():
         # As Prefect itself spells the path of a setting in its logging configuration.
-        re.sub(r"[^0-9a-zA-Z]+", "_", f"PREFECT_LOGGING_handlers_{name}_class").upper(): (
-            _spelled(path)
-        )
-        for name, path in classes.items()
-    }
+        variable = re.sub(r"[^0-9a-zA-Z]+", "_", f"PREFECT_LOGGING_handlers_{name}_class").upper()
+        before = "" if os.environ.get(variable) else ":"
+        spelled = path if path.startswith(__name__) else _OURS + before + path.replace(".", ":")
+        variables[variable] = spelled
+    return variables
 
 
-def _spelled(path: str) -> str:
-    if path.startswith(__name__):
-        return path
-    return f"{__name__}.{path.replace('.', ':')}"
+def for_children() -> dict[str, str]:
+    """Return the variables that make Prefect load our plugin, and no other, in what this starts.
+
+    None where somebody has settled which plugins Prefect loads. Prefect before 3.7 reads none of
+    them.
+    """
+    ours = {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_PLUGINS_ALLOW": "mlauth"}
+    plugins = getattr(get_current_settings(), "plugins", None)
+    settled = plugins is not None and bool(plugins.model_fields_set)
+    theirs = any(
+        name.startswith(("PREFECT_PLUGINS_", "PREFECT_EXPERIMENTS_PLUGINS_"))
+        and os.environ[name] != ours.get(name)
+        for name in os.environ
+    )
+    return {} if settled or theirs else ours
+
+
+def _put_back() -> None:
+    """Put the variables back to what they were before `environment` was added."""
+    for name, value in list(os.environ.items()):
+        if name.startswith("PREFECT_LOGGING_HANDLERS_") and value.startswith(_OURS):
+            path = value.removeprefix(_OURS)
+            if path.startswith(":"):
+                del os.environ[name]
+            else:
+                os.environ[name] = path.replace(":", ".")
 
 
 def __getattr__(name: str) -> type[logging.Handler]:
@@ -52,7 +84,7 @@ def __getattr__(name: str) -> type[logging.Handler]:
     if not colon:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _take_up()
-    return _masking(getattr(import_module(module.replace(":", ".")), attribute))
+    return _masking(getattr(import_module(module.strip(":").replace(":", ".")), attribute))
 
 
 def _masking(base: type[logging.Handler]) -> type[logging.Handler]:
@@ -68,6 +100,8 @@ def _masking(base: type[logging.Handler]) -> type[logging.Handler]:
 def _take_up() -> None:
     """Do once what this process owes to the step that ran in another."""
     resume()
+    _put_back()
+    os.environ.update(for_children())
     record = read_record()
     owner, parent = record.get("owner"), os.getppid()
     # The engine is a child of the owner, or (Prefect 3.8) what the owner replaced itself by; what

@@ -189,6 +189,9 @@ def _mask_logs() -> None:
     """Mask in the processes that start from here; `export` has seen to the handlers of this one."""
     from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 
-    from prefect_mlauth.handlers import environment
+    from prefect_mlauth import handlers
 
-    os.environ.update(environment(PROCESS_LOGGING_CONFIG))
+    handed_on = runs.flow_run_id() and not runs.in_engine()
+    os.environ.update(
+        handlers.environment(PROCESS_LOGGING_CONFIG) if handed_on else handlers.for_children()
+    )

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
-from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 
 from mlauth.activation import Activation, Exported, Prepared, caller, export
 from mlauth.credentials import Exports
@@ -48,7 +47,7 @@ class Activating:
 
     def _export(self, ready: Prepared) -> Activation:
         # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
-        masking = handlers.environment(PROCESS_LOGGING_CONFIG)
+        masking = handlers.for_children()
         exports = [*ready.exports, Exports(settings=masking)]
         exported = export(exports, owner=os.getpid(), by=caller())
         self._active.append(exported)

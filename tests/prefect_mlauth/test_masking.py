@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import yaml
 from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 
 from prefect_mlauth.handlers import environment
+from tests.leaks.canaries import leaks
 from tests.prefect_mlauth.conftest import Project, Run, export_secrets
 
 pytestmark = pytest.mark.timeout(300)
@@ -74,13 +78,52 @@ def test_a_log_configuration_and_a_handler_of_the_users_stay_and_mask(
     assert project.places_of([CANARY], run) == []
 
 
+@pytest.fixture
+def without_mlauth(tmp_path: Path) -> list[str]:
+    """A Python that has everything that is installed here but mlauth."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "mlauth" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    # argv is then -c CODE and what follows
+    start = (
+        f"import sys; sys.path.append({str(packages)!r}); del sys.argv[0]; exec(sys.argv.pop(1))"
+    )
+    return [sys.executable, "-S", "-c", start]
+
+
+@pytest.mark.load  # five processes that import Prefect
+def test_a_child_without_mlauth_keeps_its_logs_and_one_with_it_masks(
+    way: str, project: Project, secret: str, without_mlauth: list[str]
+) -> None:
+    run = project.run(
+        way,
+        project.deploy("with_children", export_secrets(CANARY=secret)),
+        INTERPRETERS=json.dumps([[sys.executable], without_mlauth]),
+    )
+    assert run.result.state_type == "COMPLETED", run.text
+    sent = [
+        log["message"]
+        for log in project.server.request("POST", "/logs/filter", {"sort": "TIMESTAMP_DESC"})
+    ]
+    assert run.output.count("printed by a child 1 ***") == 1
+    assert f"printed by a child {len(without_mlauth)} " in run.output
+    for said in (run.output, "\n".join(sent)):
+        assert "logged by a child 1" in said
+        assert f"logged by a child {len(without_mlauth)}" in said
+    assert leaks("\n".join(line for line in sent if "child 1" in line), CANARY) == []
+    # What the handlers of the flow's own process were is not changed for those it starts.
+    assert not [name for name in run.facts["env"] if name.startswith("PREFECT_LOGGING_HANDLERS")]
+
+
 def test_a_handler_that_masks_already_is_named_as_it_is() -> None:
     """A flow run that a flow starts as a child gets the same classes, not one around another."""
     config = {"handlers": {"console": {"class": "logging.StreamHandler"}}}
     first = environment(config)
     (spelled,) = first.values()
     assert first == {
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "prefect_mlauth.handlers.logging:StreamHandler"
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "prefect_mlauth.handlers.:logging:StreamHandler"
     }
     assert environment({"handlers": {"console": {"class": spelled}}}) == first
 

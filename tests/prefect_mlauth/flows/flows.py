@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -110,6 +111,28 @@ def leak_beside_zenml() -> None:
     import zenml.client  # noqa: F401 - adds log handlers of its own
 
     log_a_secret()
+
+
+CHILD = """
+import os, sys
+from prefect import flow, get_run_logger
+
+@flow(log_prints=True)
+def child() -> None:
+    get_run_logger().warning("logged by a child %s", sys.argv[1])
+    print("printed by a child", sys.argv[1], os.environ["CANARY"])
+
+child()
+"""
+
+
+@flow(log_prints=True)
+def with_children() -> None:
+    """Start programs that run flows, with mlauth and without."""
+    for interpreter in json.loads(os.environ["INTERPRETERS"]):
+        command = [*interpreter, "-c", CHILD, str(len(interpreter))]
+        subprocess.run(command, cwd="/", check=True)
+    say()
 
 
 @flow(log_prints=True)
