@@ -42,6 +42,8 @@ _FRESH_SECONDS = 300  # a token that ends sooner is not used; as the SDK does
 _REFUSED_SECONDS = 2  # for which others who need the same identity need not find out again
 _IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
 
+_ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
+
 _EXTRA = "azurekv"
 
 
@@ -217,11 +219,20 @@ def choose(environment: Mapping[str, str]) -> Identity:
             raise IdentityUnavailable(f"{beside} is set without {name}: set both or none{hint}")
         return found
 
+    def tenant(beside: str) -> str:
+        found = needed(TENANT, beside)
+        if found.lower() in _ANY_TENANT:
+            raise IdentityUnavailable(
+                f"{TENANT}={found} is no tenant of its own, so that the vault would choose one: "
+                "set the id of the application's tenant"
+            )
+        return found
+
     secret, certificate = value(SECRET), value(CERTIFICATE)
     if "principal" in allowed and (secret or certificate):
         beside, password = SECRET if secret else CERTIFICATE, value(PASSWORD)
         return ServicePrincipal(
-            needed(TENANT, beside),
+            tenant(beside),
             needed(CLIENT, beside),
             SecretStr(secret) if secret else None,
             None if secret else certificate,
@@ -233,9 +244,7 @@ def choose(environment: Mapping[str, str]) -> Identity:
             "; on AKS the annotation azure.workload.identity/client-id of the Kubernetes service "
             "account does"
         )
-        return WorkloadIdentity(
-            needed(TENANT, TOKEN_FILE), needed(CLIENT, TOKEN_FILE, hint), token_file
-        )
+        return WorkloadIdentity(tenant(TOKEN_FILE), needed(CLIENT, TOKEN_FILE, hint), token_file)
     if "managed" in allowed and (where := _endpoint(value)):
         return ManagedIdentity(value(CLIENT), where)
     if not allowed & {"managed", "login"}:

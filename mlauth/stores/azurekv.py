@@ -141,16 +141,17 @@ class Store:
         with self._lock:
             if host not in self._vaults:
                 tokens = azure_identity.tokens(choose(environment), _authority(host, environment))
-                self._vaults[host] = _Vault(host, tokens)
+                self._vaults[host] = _Vault(host, tokens, _audience(host, environment))
             return self._vaults[host], name
 
 
 class _Vault:
     """One vault. The first call brings challenge and token, the others wait for these alone."""
 
-    def __init__(self, host: str, tokens: Tokens) -> None:
+    def __init__(self, host: str, tokens: Tokens, audience: str | None) -> None:
         self._host = host
         self._tokens = tokens
+        self._audience = audience
         self._first = threading.Lock()
         self._primed = threading.Event()
         secrets = sdk("azure.keyvault.secrets", "azurekv")
@@ -165,7 +166,10 @@ class _Vault:
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """Give the client a token: it asks once the vault's challenge has said for what."""
-        token = self._tokens.get(*scopes, **options)
+        asked = {scope.removesuffix("/.default").rstrip("/").lower() for scope in scopes}
+        if asked != {self._audience}:
+            raise self._another_service()
+        token = self._tokens.get(f"{self._audience}/.default", **options)
         self._primed.set()
         return token
 
@@ -207,10 +211,7 @@ class _Vault:
         if unread is not None:
             return StoreUnreachable(f"{self._host} {unread}: is a proxy in the way?")
         if isinstance(error, ValueError) and "challenge resource" in str(error):
-            return StoreUnreachable(
-                f"{self._host} asks for a token of another service "
-                "than its name says, which it does not get; use the vault's own name"
-            )
+            return self._another_service()
         # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
         odd = (exceptions.DecodeError, exceptions.HttpResponseError)
         if type(error) in odd or not isinstance(error, (exceptions.AzureError, OSError)):
@@ -227,6 +228,12 @@ class _Vault:
         kind = StoreUnavailable if fault.unknown else StoreUnreachable
         outcome = kind(fault.line)
         return Transient(outcome, attempts=CONNECTING) if fault.transient else outcome
+
+    def _another_service(self) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"{self._host} asks for a token of another service than the vaults of its cloud, and "
+            f"gets none: use the vault's own name, and set {AUTHORITY} in a cloud of your own"
+        )
 
     def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
         status: int = error.status_code
@@ -308,6 +315,17 @@ def _authority(host: str, environment: Mapping[str, str]) -> str:
     if of_vault and named not in of_vault:
         return of_vault[0]
     return named or _PUBLIC
+
+
+def _audience(host: str, environment: Mapping[str, str]) -> str | None:
+    """Return what a vault's host gets a token for: its cloud's vaults; of no cloud, nothing.
+
+    The SDK alone lets a host choose: `x.azure.net` asks for a token for `https://azure.net`.
+    """
+    domain, named = host.partition(".")[2], _authority_host(environment)
+    known = f".{domain.partition(':')[0]}" in _CLOUDS.values()
+    own = named is not None and named not in _CLOUDS and domain.startswith("vault.")
+    return f"https://{domain}" if known or own else None
 
 
 def _authority_host(environment: Mapping[str, str]) -> str | None:
