@@ -14,11 +14,13 @@ ARGS ?=
 BIN := $(VENV)/bin
 LOCK := requirements/lock.txt
 MATRIX := $(wildcard requirements/matrix/*.in)
-COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile pyproject.toml $(ARGS) --quiet \
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile $(ARGS) --quiet \
   --universal --python-version 3.10 --generate-hashes --no-strip-extras \
   --no-emit-index-url --no-emit-find-links --no-annotate
-# pip's own settings (index, proxy, certificates) are left as they are.
+# The settings of pip and of uv (index, proxy, certificates) are left as they are.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV := $(BIN)/uv pip
+INTO := --quiet --python $(BIN)/python
 
 .PHONY: help demo test test-load test-browser test-matrix test-smoke docs check bench lock clean
 
@@ -56,11 +58,11 @@ bench: $(VENV)/.installed ## what an activation costs, and against what
 	@$(BIN)/python benchmarks/activation.py $(ARGS)
 	@PYTHONPATH=. $(BIN)/python benchmarks/azurekv.py $(ARGS)
 
-lock: $(VENV)/.made ## resolve anew: requirements/ (ARGS=--upgrade takes the newest)
-	@$(PIP) install -qq 'uv>=0.8'
-	$(COMPILE) --all-extras --group dev -o $(LOCK)
-	@for pins in $(MATRIX:.in=); do echo $$pins; $(COMPILE) $$pins.in -o $$pins.txt; done
-	@if grep -nE '://|^-|@' $(LOCK) $(MATRIX:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
+lock: $(VENV)/.uv ## resolve anew: requirements/ (ARGS=--upgrade takes the newest)
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev -o $(LOCK)
+	@for pins in $(MATRIX:.in=); do echo $$pins; $(COMPILE) pyproject.toml $$pins.in -o $$pins.txt; done
+	@if grep -nE '://|^-|@' requirements/uv.txt $(LOCK) $(MATRIX:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
 
 clean: ## remove what make and the tests made
 	rm -rf $(VENV) .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -76,14 +78,19 @@ $(VENV)/.made:
 	done; \
 	echo 'make needs Python 3.10 to 3.13 with its venv module (name one: make PYTHON=/path/to/python3); none works among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)' >&2; exit 1
 
+# uv installs in seconds what takes pip minutes; pip installs uv, checked against its hash.
+$(VENV)/.uv: requirements/uv.txt | $(VENV)/.made
+	@$(PIP) install -qq --no-deps --require-hashes -r requirements/uv.txt
+	@touch $@
+
 # What the lock names and nothing else: no resolving, every file checked against its hash.
-$(VENV)/.locked: $(LOCK) | $(VENV)/.made
-	@echo "$(VENV): installing the pinned packages, once (a few minutes)"
-	@$(PIP) install -qq --no-deps --require-hashes -r $(LOCK)
+$(VENV)/.locked: $(LOCK) $(VENV)/.uv
+	@echo "$(VENV): installing the pinned packages, once"
+	@$(UV) install $(INTO) --no-deps --require-hashes -r $(LOCK)
 	@touch $@
 
 # The project itself, editable, built with the pinned backend; then: does the lock still fit?
 $(VENV)/.installed: pyproject.toml $(VENV)/.locked
-	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
-	@$(PIP) check || { echo 'pyproject.toml and $(LOCK) do not fit: run make lock' >&2; exit 1; }
+	@$(UV) install $(INTO) --no-deps --no-build-isolation --editable .
+	@$(UV) check $(INTO) || { echo 'pyproject.toml and $(LOCK) do not fit: run make lock' >&2; exit 1; }
 	@touch $@

@@ -15,7 +15,7 @@ from mlauth.demo.processes import run
 from tests.versions.matrix import ROOT, Environment
 
 FOLDER = ROOT / ".venv-matrix"
-PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
+UV = str(Path(sys.executable).with_name("uv"))  # the pinned one, which make installs
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,11 @@ def install(environment: Environment, version: str, python: str, wheel: Path) ->
     if not stamp.exists() or stamp.read_text() != digest:
         _do(python, "-m", "venv", "--clear", str(installed.folder))
         hashed = ("--no-deps", "--require-hashes", "-r", str(environment.pins))
-        _do(installed.python, *PIP, "install", *hashed)
+        _do(UV, "pip", "install", "--python", installed.python, *hashed)
         stamp.write_text(digest)
-    _do(installed.python, *PIP, "install", "--no-deps", "--force-reinstall", str(wheel))
-    _do(installed.python, *PIP, "check")
+    again = ("--no-deps", "--reinstall-package", "mlauth", str(wheel))
+    _do(UV, "pip", "install", "--python", installed.python, *again)
+    _do(UV, "pip", "check", "--python", installed.python)
     return installed
 
 
