@@ -45,10 +45,10 @@ class StageFailed(MLAuthError):
     """Raised inside of a stage: the credentials do not work, and the message says what to do.
 
     Attributes:
-        sent: whether the service may have got the request that this is about.
+        sent: whether the service may have got the request that this is about (`mlauth.http`).
     """
 
-    sent = True
+    sent = False
 
 
 class StageUnknown(MLAuthError):
@@ -58,7 +58,7 @@ class StageUnknown(MLAuthError):
         sent: as of `StageFailed`.
     """
 
-    sent = True
+    sent = False
 
 
 def is_unknown(error: MLAuthError) -> bool:

@@ -1,9 +1,10 @@
 """Gives the service account of a profile a new API key, in an order in which no key is lost.
 
-The stored key is proven, and the store is proven writable: that key is written to it once more.
-Then the server rotates the key and keeps the old value for a while, the new value is stored, read
-back, and proven. ZenML's part is `PUT /api/v1/service_accounts/{id}/api_keys/{id}/rotate` (0.80.2
-to 0.98.0), which keeps one old value: a second rotation ends it at once.
+The stored key is proven, and the store is proven writable, which changes no value. Then the server
+rotates the key and keeps the old value for a while, the new value is stored, read back, and proven.
+ZenML's part is `PUT /api/v1/service_accounts/{id}/api_keys/{id}/rotate` (0.80.2 to 0.98.0), which
+keeps one old value: a second rotation ends it at once. So whoever rotates looks again right before
+that request and before each write, and of two the one whose value is the newer one writes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -52,6 +54,9 @@ from mlauth.stores import WritableStore, new_store, schemes
 
 DAY = 24 * 60
 _MOST_MINUTES = 365 * DAY
+_SETTLING = 2.0  # seconds in which a server ends what it was doing when its answer was lost
+# Of a server, or a proxy, that gave up waiting: it says nothing of what was asked for.
+_GAVE_UP = (408, 499)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def rotate_zenml(
         profile: its name, or the profile. Its key must be in a store that mlauth can write to.
         retain_minutes: how long the old value works beside the new one: longer than runs last.
         new_key: make a second API key in place of rotating the one that is stored; ends nothing.
-        timeout: seconds for everything up to the rotation, and again for everything after it.
+        timeout: seconds for everything up to the rotation, and again for the rotation, for storing
+            the new value, for reading it back, and for proving it.
         config: the file of the profiles, for a name.
 
     Returns:
@@ -146,6 +152,10 @@ def prepare_zenml(
         lambda: _prepare(loaded, retain_minutes, new_key, timeout, deadline.inner()),
         f"the rotation of the key of {title} was not begun",
     )
+
+
+class _Overtaken(RotationFailed):
+    """Somebody else rotated the key after us: the value that was stored before ended with that."""
 
 
 @dataclass(frozen=True)
@@ -201,20 +211,21 @@ class Ready(NeverPickled):
     server: _Server
     store: WritableStore
     key: _Key
+    proven: SecretStr
     minutes: int
     new_key: bool
     seconds: float
 
     def rotate(self) -> Rotation:
         """Rotate, store the new value, and prove it; see `rotate_zenml`. Not to be interrupted."""
-        asked = datetime.now(timezone.utc)
+        asked = _now()
         if self.new_key:
             name, until = f"{self.key.name}-{asked:%Y%m%d-%H%M%S}", self.key.old_value_until
         else:
             name, until = self.key.name, asked + timedelta(minutes=self.minutes)
         value, changed = self._new_value(name, until)
         redaction.register([value.get_secret_value()])
-        version = self._stored(value, until)
+        version = self._stored(value, changed, until)
         self._proven(value, changed, until)
         credentials = self.server.credentials
         return Rotation(
@@ -236,62 +247,109 @@ class Ready(NeverPickled):
             body = {"name": real_name, "description": "made by mlauth"}
         deadline = Deadline(self.seconds)
         url, account = self.server.credentials.store_url, self.server.account
+        where = f"{url}{path}"
+        deadline.run(lambda: self._as_it_was(deadline.inner()), where)
         try:
             answer = deadline.run(
-                lambda: self.server.ask(method, path, deadline.inner(), body), f"{url}{path}"
+                lambda: self.server.ask(method, path, deadline.inner(), body), where
             )
         except MLAuthError as error:
-            if not is_unknown(error):
-                raise RotationFailed(str(error)) from None  # it never reached the server
-            raise self._without_answer(error, name, until) from None
-        content = answer.body.get("body") if isinstance(answer.body, dict) else None
-        content = content if isinstance(content, dict) else {}
-        value = content.get("key")
-        if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
-            return SecretStr(value), content.get("updated")
-        if answer.status in (401, 403):
-            raise RotationFailed(
-                f"{url} does not let its caller rotate API keys of {account!r} (HTTP "
-                f"{answer.status}): where roles do not allow that, only an administrator may; "
-                "give the profile [zenml_admin] with user and password (a reference)"
+            if not getattr(error, "sent", True):
+                # It never reached the server.
+                raise error if is_unknown(error) else RotationFailed(str(error)) from None
+            lost = error
+        else:
+            content = answer.body.get("body") if isinstance(answer.body, dict) else None
+            content = content if isinstance(content, dict) else {}
+            value = content.get("key")
+            if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
+                return SecretStr(value), content.get("updated")
+            lost = RotationFailed(
+                f"{url} answers {answer.status} with {answer.content_type} without a key"
             )
-        if answer.status >= 400:
-            raise RotationFailed(
-                f"{url} answers {answer.status} to the rotation of {account!r}'s API key {name!r}"
-            )
+            if _is_refusal(answer):
+                if answer.status not in (401, 403):
+                    raise RotationFailed(
+                        f"{url} answers {answer.status} to the rotation of {account!r}'s API key "
+                        f"{name!r}"
+                    )
+                raise RotationFailed(
+                    f"{url} does not let its caller rotate API keys of {account!r} (HTTP "
+                    f"{answer.status}): where roles do not allow that, only an administrator may; "
+                    "give the profile [zenml_admin] with user and password (a reference)"
+                )
         raise self._without_answer(
-            RotationFailed(f"{url} answers with {answer.content_type} without a key"), name, until
-        )
+            lost, name, until, under_way=not deadline.inner().remaining()
+        ) from None
 
-    def _without_answer(self, error: MLAuthError, name: str, until: datetime | None) -> MLAuthError:
+    def _as_it_was(self, deadline: Deadline) -> None:
+        """Look, before anything is changed, if somebody else has changed it meanwhile."""
+        reference = self.server.credentials.api_key
+        if read_all([reference], deadline)[reference].value != self.proven:
+            raise RotationFailed(
+                f"{reference} holds another value than a moment ago: does somebody else rotate "
+                "it? If not, try again"
+            )
+        if self.server.look(deadline).last_rotated != self.key.last_rotated:
+            raise RotationFailed(
+                f"somebody else rotated API key {self.key.name!r} of service account "
+                f"{self.server.account!r} a moment ago: see with `mlauth check` whether "
+                f"{reference} works"
+            )
+
+    def _without_answer(
+        self, error: MLAuthError, name: str, until: datetime | None, *, under_way: bool
+    ) -> MLAuthError:
         """Find out what a request did whose answer did not come."""
         if self.new_key:
             return type(error)(
                 f"{error}; the stored key is as before, but there may be an API key {name!r} now, "
                 "which nobody knows: delete it"
             )
+        deadline = Deadline(self.seconds)
+
+        def rotated() -> bool:
+            before = self.key.last_rotated
+            if self.server.look(deadline.inner()).last_rotated != before:
+                return True
+            time.sleep(min(_SETTLING, deadline.remaining() / 2))
+            return self.server.look(deadline.inner()).last_rotated != before
+
         try:
-            if self.server.look(Deadline(self.seconds)).last_rotated == self.key.last_rotated:
+            if deadline.run(rotated, self.server.credentials.store_url):
+                may = "was rotated"
+            elif under_way:  # it may be done yet
+                may = "may have been rotated"
+            else:
                 return error
         except MLAuthError:
             may = "may have been rotated"
-        else:
-            may = "was rotated"
         return self._incomplete(
             f"{may}, but the answer with the new value was lost: {error}", until
         )
 
-    def _stored(self, value: SecretStr, until: datetime | None) -> str | None:
+    def _stored(self, value: SecretStr, changed: object, until: datetime | None) -> str | None:
         """Store the value and read it back: a write without an answer may have been made."""
         reference, deadline = self.server.credentials.api_key, Deadline(self.seconds)
+
+        def write() -> None:
+            self.store.write(
+                reference,
+                value,
+                timeout=deadline.inner().remaining(),
+                before=lambda: self._may_write(changed, deadline.inner()),
+            )
+
         why: MLAuthError | None = None
         try:
-            deadline.run(
-                lambda: self.store.write(reference, value, timeout=deadline.remaining()),
-                f"{reference} cannot be written",
-            )
+            deadline.run(write, f"{reference} cannot be written")
+        except _Overtaken as error:
+            raise self._incomplete(
+                f"{self._done}, but the new value is not stored: {error}", _now()
+            ) from None
         except MLAuthError as error:
             why = error
+        under_way = why is not None and is_unknown(why)
         try:
             found = read_all([reference], Deadline(self.seconds))[reference]
         except MLAuthError as error:
@@ -302,7 +360,27 @@ class Ready(NeverPickled):
             why = why or RotationFailed(
                 f"{reference} holds another value: does somebody else write to it?"
             )
-        raise self._incomplete(f"{self._done}, but the new value is not stored: {why}", until)
+        yet = "; that write may still be made" if under_way else ""
+        raise self._incomplete(f"{self._done}, but the new value is not stored: {why}{yet}", until)
+
+    def _may_write(self, changed: object, deadline: Deadline) -> None:
+        """Look right before a write: what is stored must be older than what is written."""
+        reference, newest = self.server.credentials.api_key, False
+        if not self.new_key:
+            try:
+                rotated = self.server.look(deadline).last_rotated
+            except MLAuthError as error:
+                if not is_unknown(error):
+                    raise
+            else:
+                if rotated != changed:
+                    raise _Overtaken("somebody else rotated it at the same time")
+                newest = True
+        stored = self.store.read(reference, timeout=deadline.remaining()).value
+        if stored != self.proven and not (newest and _id_of(stored) == _id_of(self.proven)):
+            raise RotationFailed(
+                f"{reference} holds another value: does somebody else write to it?"
+            )
 
     def _proven(self, value: SecretStr, changed: object, until: datetime | None) -> None:
         credentials, deadline = self.server.credentials, Deadline(self.seconds)
@@ -317,13 +395,14 @@ class Ready(NeverPickled):
                 service_account=self.server.real_name.get_secret_value(),
             )
             if not self.new_key and self.server.look(deadline.inner()).last_rotated != changed:
-                raise RotationFailed("somebody else rotated it at the same time")
+                raise _Overtaken("somebody else rotated it at the same time")
 
         try:
             deadline.run(prove, f"{credentials.store_url} with the new value")
         except MLAuthError as error:
             raise self._incomplete(
-                f"{self._done} and the new value is stored, but not proven: {error}", until
+                f"{self._done} and the new value is stored, but not proven: {error}",
+                _now() if isinstance(error, _Overtaken) else until,
             ) from None
 
     @property
@@ -333,6 +412,8 @@ class Ready(NeverPickled):
     def _incomplete(self, what: str, until: datetime | None) -> RotationIncomplete:
         reference = self.server.credentials.api_key
         end = f"works until {_utc(until)}" if until else "goes on working"
+        if until and until <= _now():
+            end = "has ended"
         return RotationIncomplete(
             f"API key {self.key.name!r} of service account {self.server.account!r} {what}. The old "
             f"value {end}: put that right, see with `mlauth check` whether {reference} works, and "
@@ -353,13 +434,12 @@ def _prepare(
         raise as_one(list(examination.errors.values()), examination.report)
     value = examination.values["zenml"]["api_key"]
     token = examination.exports["zenml"].secrets[API_TOKEN]
-    content = json.loads(base64.b64decode(value.get_secret_value().partition("_")[2]))
     with Service(credentials.store_url, deadline, ca=_ca(credentials)) as service:
         account = current_user(service, token, credentials.service_account)
         if profile.zenml_admin:
             token = _administrator(service, profile.zenml_admin, deadline)
     keys = f"/api/v1/service_accounts/{quote(str(account['id']), safe='')}/api_keys"
-    path = f"{keys}/{quote(str(content['id']), safe='')}"
+    path = f"{keys}/{quote(_id_of(value), safe='')}"
     server = _Server(credentials, account["name"], keys, path, token, account["real_name"])
     key = server.look(deadline)
     if key.old_value_until and not new_key:
@@ -369,8 +449,8 @@ def _prepare(
             "end at once: wait until then, or, if that rotation could not store the new value, "
             "rotate with --new-key (new_key=True), which ends no key"
         )
-    store.write(credentials.api_key, value, timeout=deadline.remaining())
-    return Ready(server, store, key, minutes, new_key, seconds)
+    store.prove_writable(credentials.api_key, timeout=deadline.remaining())
+    return Ready(server, store, key, value, minutes, new_key, seconds)
 
 
 def _administrator(service: Service, who: Administrator, deadline: Deadline) -> SecretStr:
@@ -405,6 +485,25 @@ def writable(reference: SecretReference) -> WritableStore:
     return store
 
 
+def _id_of(key: SecretStr) -> str:
+    """Return the id of an API key, which all its values have; of what is none, an empty text."""
+    value = key.get_secret_value()
+    if key_problem(value) is not None or not value.startswith("ZENKEY_"):
+        return ""
+    return str(json.loads(base64.b64decode(value.partition("_")[2]))["id"])
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Say whether ZenML itself refused: a text, or the name of an exception and a text."""
+    detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
+    texts = detail if isinstance(detail, list) and len(detail) == 2 else [detail]
+    return (
+        400 <= answer.status < 500
+        and answer.status not in _GAVE_UP
+        and all(isinstance(text, str) for text in texts)
+    )
+
+
 def _ca(credentials: ZenMLCredentials) -> str | None:
     return credentials.ca_bundle or ca_of(os.environ)
 
@@ -412,7 +511,11 @@ def _ca(credentials: ZenMLCredentials) -> str | None:
 def _after(rotated: str, minutes: int) -> datetime | None:
     """Return when an old value ends, if it has not; ZenML's times are UTC without saying so."""
     end = datetime.fromisoformat(rotated).replace(tzinfo=timezone.utc) + timedelta(minutes=minutes)
-    return end if end > datetime.now(timezone.utc) else None
+    return end if end > _now() else None
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def _utc(moment: datetime) -> str:

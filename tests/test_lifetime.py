@@ -254,12 +254,14 @@ OURS = ("activation.py", "isolation.py", "record.py")
 
 
 @contextmanager
-def at_line(number: int, then: Callable[[], None]) -> Iterator[list[str]]:
+def at_line(
+    number: int, then: Callable[[], None], files: tuple[str, ...] = OURS
+) -> Iterator[list[str]]:
     """Do something at the n-th line that our code runs in this thread from here on."""
     lines: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
-        if not frame.f_code.co_filename.endswith(OURS) or "mlauth" not in frame.f_code.co_filename:
+        if not frame.f_code.co_filename.endswith(files) or "mlauth" not in frame.f_code.co_filename:
             return None
         if event == "line":
             lines.append(f"{frame.f_code.co_name}:{frame.f_lineno}")

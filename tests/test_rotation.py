@@ -30,14 +30,14 @@ from mlauth.errors import (
     RotationIncomplete,
     SecretDenied,
 )
-from mlauth.rotation import writable
+from mlauth.rotation import prepare_zenml, writable
 from mlauth.stores import memory
 from tests.accounts import Account
 from tests.servers.azure import Azure
 from tests.servers.faults import answer, faulty
 from tests.servers.faults import silent as never
 from tests.servers.key_vault import Vault
-from tests.servers.proxy import Proxy, Request, proxy
+from tests.servers.proxy import Proxy, Replaced, Request, proxy
 
 
 @dataclass
@@ -133,7 +133,7 @@ def vault(setting: Setting, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> It
     vault = azure.vault()
     vault.put("zenml-api-key", setting.account.key)
     setting.fields["api_key"] = f"azurekv://{vault.name}/zenml-api-key"
-    for name, value in azure.environment(azure.identity("get", "set")).items():
+    for name, value in azure.environment(azure.identity("get", "set", "update")).items():
         monkeypatch.setenv(name, value)
     yield vault
     azure_identity.tokens.cache_clear()
@@ -191,8 +191,8 @@ def test_secrets_that_are_parts_of_names_change_no_name(setting: Setting) -> Non
 def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -> None:
     old = setting.account.key
     rotation = setting.rotate()
-    first, again, new = versions(vault)
-    assert (first, again) == (old, old)  # that it can be written was proven before
+    first, new = versions(vault)
+    assert first == old  # that it can be written was proven without another version
     assert setting.takes(new)
     assert rotation.version
     assert f"(version {rotation.version})" in str(rotation)
@@ -294,12 +294,19 @@ class TestNothingIsRotated:
             setting.rotate()
         assert setting.rotated() == seen
 
-    def test_when_the_store_cannot_be_written(
-        self, setting: Setting, vault: Vault, azure: Azure, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("rights", [["get"], ["get", "set"]])
+    def test_when_the_store_cannot_be_proven_writable(
+        self,
+        setting: Setting,
+        vault: Vault,
+        azure: Azure,
+        monkeypatch: pytest.MonkeyPatch,
+        rights: list[str],
     ) -> None:
-        for name, value in azure.environment(azure.identity("get")).items():
+        for name, value in azure.environment(azure.identity(*rights)).items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(SecretDenied, match=r"cannot be written: .*Secrets Officer"):
+        said = r"cannot be written: .*Secrets Officer.*a role of your own needs secrets/update"
+        with pytest.raises(SecretDenied, match=said):
             setting.rotate()
         assert setting.rotated() is None
         assert versions(vault) == [setting.account.key]
@@ -313,6 +320,56 @@ class TestNothingIsRotated:
         assert sum(map(is_rotation, front.requests)) == 1  # what could be done twice is asked once
         assert setting.rotated() is None
 
+    def test_when_something_in_the_way_refuses_the_request(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        front.stands_in = lambda request: (
+            (403, b"<html>", {"content-type": "text/html"}) if is_rotation(request) else None
+        )
+        done = setting.command()
+        assert done.returncode == 1
+        assert "answers 403 with text/html without a key" in done.stderr
+        assert setting.rotated() is None
+
+    def test_when_zenml_itself_refuses_nothing_more_is_asked(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        front.stands_in = lambda request: (
+            (409, b'{"detail": ["IllegalOperationError", "no"]}') if is_rotation(request) else None
+        )
+        with pytest.raises(RotationFailed, match="answers 409 to the rotation of"):
+            setting.rotate()
+        assert is_rotation(front.requests[-1])
+
+    def test_when_somebody_else_has_stored_another_key_meanwhile(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        """Who read the old key before writes nothing; least of all the old key."""
+        old = setting.account.key
+
+        def rotate_first(request: Request) -> Replaced | None:
+            if "/api_keys/" in request.path:  # asked last of all before it was written back
+                front.replaces = lambda request: None
+                Setting(setting.account, setting.folder).rotate()
+            return None
+
+        front.replaces = rotate_first
+        with pytest.raises(RotationFailed, match="holds another value than a moment ago"):
+            setting.rotate()
+        new = setting.account.key
+        assert new != old
+        assert setting.takes(new)
+        assert sum(map(is_rotation, front.requests)) == 0
+
+    def test_when_somebody_else_has_rotated_and_not_stored_it_yet(self, setting: Setting) -> None:
+        ready = prepare_zenml(setting.profile, timeout=60)
+        account = setting.account
+        account.server.rotate_api_key(account.id, account.key_id, retain_minutes=5)
+        before, old = setting.rotated(), account.key
+        with pytest.raises(RotationFailed, match="somebody else rotated API key 'test' of"):
+            ready.rotate()
+        assert (setting.rotated(), account.key) == (before, old)
+
     def test_within_the_retain_period_of_another(self, setting: Setting) -> None:
         """The server keeps one old value: a second rotation would end the first at once."""
         first = setting.account.key
@@ -322,6 +379,29 @@ class TestNothingIsRotated:
             setting.rotate()
         assert setting.account.key == second
         assert setting.takes(first)
+
+
+def test_of_two_who_rotate_at_once_the_newer_value_is_stored(
+    setting: Setting, front: Proxy
+) -> None:
+    """Both have asked the server before either has stored: the first one's value is older."""
+    account, first = setting.account, prepare_zenml(setting.profile, timeout=60)
+
+    def rotate_and_store_first(request: Request) -> bool:
+        if is_rotation(request):  # what the second one looked at just before is out of date
+            front.fails = lambda request: False
+            first.rotate()
+        return False
+
+    second = prepare_zenml(setting.profile, timeout=60)
+    front.fails = rotate_and_store_first
+    second.rotate()
+    assert setting.takes(account.key)
+    assert sum(map(is_rotation, front.requests)) == 2
+    end = account.server.request(
+        "GET", f"/service_accounts/{account.id}/api_keys/{account.key_id}"
+    )["metadata"]
+    assert end["retain_period_minutes"] == 24 * 60
 
 
 class TestRotatedButNotFinished:
@@ -338,6 +418,11 @@ class TestRotatedButNotFinished:
         assert "rotate once more with --new-key (new_key=True), which ends no key" in message
         assert setting.rotated()
         return raised.value
+
+    def overtaken(self, setting: Setting, said: str) -> None:
+        with pytest.raises(RotationIncomplete, match=said) as raised:
+            setting.rotate()
+        assert "The old value has ended: put that right" in str(raised.value)
 
     def test_when_the_store_refuses_the_new_key(
         self, setting: Setting, front: Proxy, vault: Vault
@@ -381,6 +466,41 @@ class TestRotatedButNotFinished:
         front.fails = lambda request: any(map(is_rotation, front.requests[:-1]))
         self.lost(setting, "may have been rotated, but the answer with the new value was lost")
 
+    @pytest.mark.parametrize(
+        "answered",
+        [
+            (200, b"no gzip", {"content-encoding": "gzip"}),
+            (200, b" " * (1024 * 1024 + 1)),
+            (303, b"", {"location": "/elsewhere"}),
+            (403, b"<html>", {"content-type": "text/html"}),
+            (408, b'{"detail": "too late"}'),
+            (499, b'{"detail": "closed"}'),
+            (501, b""),
+            (524, b"<html>", {"content-type": "text/html"}),
+            (0, b""),
+        ],
+        ids=["damaged", "large", "303", "403 of a proxy", "408", "499", "501", "524", "broken off"],
+    )
+    def test_when_what_is_answered_says_nothing_of_the_rotation(
+        self, setting: Setting, front: Proxy, answered: Replaced
+    ) -> None:
+        front.replaces = lambda request: answered if is_rotation(request) else None
+        self.lost(setting, "was rotated, but the answer with the new value was lost: ")
+        assert sum(map(is_rotation, front.requests)) == 1
+
+    def test_when_the_time_ends_while_it_is_under_way(self, setting: Setting, front: Proxy) -> None:
+        """The server has not rotated when it is asked for that, and does so after all."""
+        goes_on = threading.Event()
+        front.fails = lambda request: is_rotation(request) and not goes_on.wait(60)
+        with pytest.raises(RotationIncomplete, match="may have been rotated, but the answer with"):
+            setting.rotate(timeout=3)
+        assert not setting.rotated()
+        goes_on.set()
+        end = time.monotonic() + 60
+        while not setting.rotated() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert setting.takes(setting.account.key)  # as the error says, the old one works
+
     def test_when_the_server_does_not_take_the_new_key_yet(
         self, setting: Setting, front: Proxy
     ) -> None:
@@ -396,24 +516,39 @@ class TestRotatedButNotFinished:
         account = setting.account
 
         def rotate_too(request: Request) -> bool:
+            if request.path.endswith("/login") and any(map(is_rotation, front.requests)):
+                account.server.rotate_api_key(account.id, account.key_id, retain_minutes=5)
+            return False
+
+        front.fails = rotate_too
+        self.overtaken(setting, "is stored, but not proven: somebody else rotated it at the same")
+
+    def test_when_somebody_else_rotates_it_before_it_is_stored(
+        self, setting: Setting, front: Proxy
+    ) -> None:
+        """Theirs is the newer value, so theirs is to be stored: ours is not written over it."""
+        account, old = setting.account, setting.account.key
+
+        def rotate_too(request: Request) -> bool:
             if is_rotation(front.requests[-2]):
                 account.server.rotate_api_key(account.id, account.key_id, retain_minutes=5)
             return False
 
         front.fails = rotate_too
-        self.lost(setting, "not proven: somebody else rotated it at the same time")
+        self.overtaken(setting, "value is not stored: somebody else rotated it at the same time")
+        assert account.key == old
 
     def test_when_somebody_else_writes_to_the_store(
         self, setting: Setting, front: Proxy, vault: Vault
     ) -> None:
         def put() -> None:
-            while len(versions(vault)) < 3:
+            while len(versions(vault)) < 2:
                 time.sleep(0.01)
             vault.put("zenml-api-key", "canary-of-somebody")
 
         def watch(request: Request) -> bool:
             if is_rotation(request):
-                vault.faults.done_late(0.5)
+                vault.faults.done_late(0.5, method="PUT")
                 threading.Thread(target=put, daemon=True).start()
             return False
 
@@ -440,7 +575,7 @@ def test_a_write_without_an_answer_that_was_made_is_found_out(
 
     def slow(request: Request) -> bool:
         if is_rotation(request):
-            vault.faults.done_late(6)
+            vault.faults.done_late(6, method="PUT")
         return False
 
     front.fails = slow
@@ -493,7 +628,7 @@ def test_a_server_that_does_not_answer_is_waited_for_until_the_deadline(setting:
 
 def test_an_answer_without_a_key_is_an_answer_that_was_lost(setting: Setting, front: Proxy) -> None:
     front.replaces = lambda request: (200, b'{"body": null}') if is_rotation(request) else None
-    with pytest.raises(RotationIncomplete, match="answers with application/json without a key"):
+    with pytest.raises(RotationIncomplete, match="answers 200 with application/json without a"):
         setting.rotate()
 
 

@@ -93,19 +93,40 @@ class SecretStore(Protocol):
 class WritableStore(SecretStore, Protocol):
     """What a store can do that secrets can be written to."""
 
-    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+    def write(
+        self,
+        reference: SecretReference,
+        value: SecretStr,
+        *,
+        timeout: float,
+        before: Callable[[], None] = lambda: None,
+    ) -> str | None:
         """Write the whole secret that a reference names.
 
         Args:
             reference: one of this store's scheme, without `#key` and without a version.
             value: the new value.
-            timeout: seconds that may pass, retries included.
+            timeout: seconds that may pass, retries included; no write begins after them.
+            before: called right before each attempt to write; what it raises is raised.
 
         Returns:
             The store's name for the new version, where it has versions.
 
         Raises:
-            StoreError: as for `read`; the secret is then as it was.
+            StoreError: as for `read`; the secret is then as it was. After `StoreUnavailable` it
+                may have been written.
+        """
+        ...
+
+    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+        """Prove, as far as that goes without changing a value, that a secret can be written.
+
+        Args:
+            reference: one of this store's scheme, without `#key` and without a version.
+            timeout: seconds that may pass, retries included.
+
+        Raises:
+            StoreError: as for `write`.
         """
         ...
 

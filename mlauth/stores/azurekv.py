@@ -100,10 +100,16 @@ class Store:
             raise SecretUnusable(f"{reference} cannot be used: its value is empty")
         return secret
 
-    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+    def write(
+        self,
+        reference: SecretReference,
+        value: SecretStr,
+        *,
+        timeout: float,
+        before: Callable[[], None] = lambda: None,
+    ) -> str | None:
         """Make a new version; see `WritableStore.write`."""
-        if reference.query or reference.key is not None:
-            raise SecretUnusable(f"{reference} cannot be written: name it without version and key")
+        _whole_and_latest(reference)
         text = value.get_secret_value()
         try:
             size = len(text.encode())
@@ -117,12 +123,41 @@ class Store:
         deadline = Deadline(max(timeout, 0.001))
         with _about(reference, "written"):
             vault, name = self._vault(reference)
-            secret = vault.call(
+            secret = vault.call_alone(
                 lambda client, options: client.set_secret(name, text, **options),
                 reference,
                 deadline,
+                before,
             )
         return secret.properties.version
+
+    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+        """Give a secret the tags that it has; see `WritableStore.prove_writable`.
+
+        Access policies call the right to do that Set, as the one to write. A role needs
+        `secrets/update/action` for it and `secrets/setSecret/action` to write:
+        https://learn.microsoft.com/azure/role-based-access-control/permissions/security
+        """
+        _whole_and_latest(reference)
+
+        deadline = Deadline(max(timeout, 0.001))
+        with _about(reference, "written"):
+            vault, name = self._vault(reference)
+
+            def update(client: SecretClient, options: Mapping[str, Any]) -> None:
+                latest = client.get_secret(name, **options).properties
+                vault.in_time()
+                client.update_secret_properties(
+                    name, latest.version, tags=latest.tags or {}, **options
+                )
+
+            try:
+                vault.call_alone(update, reference, deadline)
+            except SecretDenied as error:
+                raise SecretDenied(
+                    f"{error} (a role of your own needs secrets/update/action beside "
+                    "secrets/getSecret/action and secrets/setSecret/action)"
+                ) from None
 
     def describe(self, reference: SecretReference) -> Access:
         """See `SecretStore.describe`; the notes say what may take time."""
@@ -154,6 +189,7 @@ class _Vault:
         self._audience = audience
         self._first = threading.Lock()
         self._primed = threading.Event()
+        self._calling = threading.local()
         secrets = sdk("azure.keyvault.secrets", "azurekv")
         # Neither the SDK's retries, which can take days, nor its redirects: ours are bounded.
         self._client: SecretClient = secrets.SecretClient(
@@ -171,7 +207,17 @@ class _Vault:
             raise self._another_service()
         token = self._tokens.get(f"{self._audience}/.default", **options)
         self._primed.set()
+        self.in_time()  # what the token is for is asked next
         return token
+
+    def in_time(self) -> None:
+        """Let no request begin after the deadline of the call that this thread makes."""
+        deadline: Deadline = self._calling.deadline
+        if not deadline.remaining():
+            raise StoreUnavailable(
+                f"{self._host} was not asked: no time was left of {deadline.seconds:g} s; a busy "
+                "service, or what says who asks, needs a longer timeout"
+            )
 
     def call(
         self,
@@ -179,8 +225,30 @@ class _Vault:
         reference: SecretReference,
         deadline: Deadline,
     ) -> T:
+        """Call the client; what is first lets the others wait for challenge and token."""
+        first = self._first.acquire(blocking=False)
+        try:
+            if not first:
+                self._primed.wait(deadline.remaining())
+            return self.call_alone(function, reference, deadline)
+        finally:
+            if first:
+                self._primed.set()
+
+    def call_alone(
+        self,
+        function: Callable[[SecretClient, Mapping[str, Any]], T],
+        reference: SecretReference,
+        deadline: Deadline,
+        before: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Call the client, and something right before each attempt."""
+
         def attempt() -> T:
-            seconds = max(0.05, deadline.remaining())
+            before()
+            self._calling.deadline = deadline
+            self.in_time()
+            seconds = deadline.remaining()
             options = {"connection_timeout": seconds, "read_timeout": seconds}
             try:
                 return function(self._client, options)
@@ -190,14 +258,7 @@ class _Vault:
                 # `from None`: azure-core keeps request and answer on its exceptions.
                 raise self._explain(error, reference, deadline) from None
 
-        first = self._first.acquire(blocking=False)
-        try:
-            if not first:
-                self._primed.wait(deadline.remaining())
-            return retry(attempt, deadline)
-        finally:
-            if first:
-                self._primed.set()
+        return retry(attempt, deadline)
 
     def _explain(
         self, error: Exception, reference: SecretReference, deadline: Deadline
@@ -283,6 +344,11 @@ class _Vault:
             what = "no such version of it" if versioned else "no such secret"
             return f"{self._host} has {what}; check the name, and that it is the right vault"
         return f"it was deleted, and can be recovered{end}: az keyvault secret recover"
+
+
+def _whole_and_latest(reference: SecretReference) -> None:
+    if reference.query or reference.key is not None:
+        raise SecretUnusable(f"{reference} cannot be written: name it without version and key")
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import os
 import re
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from pydantic import SecretStr
 
+from mlauth.deadline import Deadline
 from mlauth.errors import SecretDenied, SecretNotFound, SecretUnusable, StoreUnavailable
 from mlauth.references import SecretReference
 from mlauth.stores import Access, Grammar, StoredSecret
@@ -24,6 +26,8 @@ _NEVER = {
     getattr(errno, name)
     for name in ["ELOOP", "ENAMETOOLONG", "ENXIO", "ENODEV", "EINVAL", "EOVERFLOW", "EOPNOTSUPP"]
 }
+_PREFIX = ".mlauth-write-"  # of what stands beside a file until it takes its place
+_STANDING_IN = 4096  # bytes: more than any key has
 
 
 def _problem(location: str) -> str | None:
@@ -93,13 +97,21 @@ class Store:
             )
         return StoredSecret(SecretStr(value))
 
-    def write(self, reference: SecretReference, value: SecretStr, *, timeout: float) -> str | None:
+    def write(
+        self,
+        reference: SecretReference,
+        value: SecretStr,
+        *,
+        timeout: float,
+        before: Callable[[], None] = lambda: None,
+    ) -> str | None:
         """Replace a file in one step, or make it with mode 0600; see `WritableStore.write`.
 
-        Whoever reads meanwhile has the old value or the new one. Mode and owner stay.
+        Whoever reads meanwhile has the old value or the new one. Mode and owner stay. A process
+        that is killed here can leave the value in a hidden file beside it, mode 0600: the next
+        `write` or `prove_writable` in that directory removes it.
         """
-        if reference.key is not None:
-            raise SecretUnusable(f"{reference} cannot be written: name the whole file, without key")
+        _whole(reference)
         try:
             content = value.get_secret_value().encode()
         except UnicodeEncodeError:
@@ -112,31 +124,25 @@ class Store:
                 f"{len(content):,} bytes"
             )
         path = os.path.realpath(_path(reference))  # through links, which stay
-        try:
-            _replace(path, content)
-        except IsADirectoryError:
-            raise SecretUnusable(
-                f"{reference} cannot be written: it is not a regular file; name the file"
-            ) from None
-        except (FileNotFoundError, NotADirectoryError):
-            raise SecretNotFound(
-                f"{reference} cannot be written: there is no directory for it; make it first"
-            ) from None
-        except PermissionError:
-            raise SecretDenied(
-                f"{reference} cannot be written: {user()} may not replace the file; "
-                "give this user the right to write to its directory, and the file itself"
-            ) from None
-        except OSError as error:
-            advice = (
-                "a mounted secret is changed where it is mounted from: name that store instead"
-                if error.errno == errno.EROFS
-                else "put that right and write again"
-            )
-            raise StoreUnavailable(
-                f"{reference} cannot be written: {error.strerror}; {advice}"
-            ) from None
+        deadline = Deadline(max(timeout, 0.001))
+        with _explained(reference), _beside(path, content) as beside:
+            before()
+            if not deadline.remaining():
+                raise StoreUnavailable(
+                    f"{reference} was not written: no time was left of {timeout:g} s; a slow disk "
+                    "needs a longer timeout"
+                )
+            os.replace(beside, path)
+            _sync(os.path.dirname(path))  # the name too
         return None
+
+    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+        """Do all that `write` does but for the last step; see `WritableStore.prove_writable`."""
+        _whole(reference)
+        path = os.path.realpath(_path(reference))
+        with _explained(reference), _beside(path, b"?" * _STANDING_IN):
+            if path in _mount_points():
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def describe(self, reference: SecretReference) -> Access:
         """See `SecretStore.describe`; a note says if others may read the file."""
@@ -152,18 +158,49 @@ class Store:
         return Access(path, user(), notes)
 
 
-def _replace(path: str, content: bytes) -> None:
-    """Write to a file beside it, to the disk, and put that in its place."""
+@contextmanager
+def _explained(reference: SecretReference) -> Iterator[None]:
+    """Say in one line why a file cannot be written."""
+    try:
+        yield
+    except IsADirectoryError:
+        raise SecretUnusable(
+            f"{reference} cannot be written: it is not a regular file; name the file"
+        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise SecretNotFound(
+            f"{reference} cannot be written: there is no directory for it; make it first"
+        ) from None
+    except PermissionError:
+        raise SecretDenied(
+            f"{reference} cannot be written: {user()} may not replace the file; "
+            "give this user the right to write to its directory, and the file itself"
+        ) from None
+    except OSError as error:
+        advice = (
+            "a mounted secret is changed where it is mounted from: name that store instead"
+            if error.errno in (errno.EROFS, errno.EBUSY)
+            else "put that right and write again"
+        )
+        raise StoreUnavailable(
+            f"{reference} cannot be written: {error.strerror}; {advice}"
+        ) from None
+
+
+@contextmanager
+def _beside(path: str, content: bytes) -> Iterator[str]:
+    """Have a file beside another one, with its mode and owner, and with a content, on the disk."""
     try:
         before = os.stat(path)
     except FileNotFoundError:
         before = None
     if before is not None and not stat.S_ISREG(before.st_mode):
         raise IsADirectoryError
-    folder, name = os.path.split(path)
-    descriptor, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder)  # mode 0600
+    folder = os.path.dirname(path)
+    _remove_left_ones(folder)
+    descriptor, beside = _locked(folder)
     try:
-        with open(descriptor, "wb") as file:
+        with open(descriptor, "wb") as file:  # closing it ends the lock
             if before is not None and os.name == "posix":
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(descriptor, before.st_uid, before.st_gid)
@@ -171,15 +208,71 @@ def _replace(path: str, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        os.replace(beside, path)
-    except BaseException:
+            if os.name == "posix":
+                yield beside
+        if os.name != "posix":
+            yield beside  # Windows replaces no file by one that is open
+    finally:
         with suppress(OSError):
             os.unlink(beside)
-        raise
+
+
+def _locked(folder: str) -> tuple[int, str]:
+    """Make a file that `_remove_left_ones` leaves alone as long as it is open."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)  # mode 0600
+        _lock(descriptor, at_once=False)
+        if os.name != "posix" or os.fstat(descriptor).st_nlink:
+            return descriptor, name
+        os.close(descriptor)  # removed before it was locked
+
+
+def _lock(descriptor: int, *, at_once: bool) -> bool:
+    """Lock an open file, and say if that was possible."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if at_once else 0))
+    except OSError:  # another process has the lock, or the file system has no locks
+        return False
+    return True
+
+
+def _remove_left_ones(folder: str) -> None:
+    """Remove what processes that were killed left in a directory: nobody has a lock on it."""
+    with os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
+    for name in left:
+        with suppress(OSError):
+            if os.name != "posix":
+                os.unlink(name)  # Windows refuses that while a process has it open
+                continue
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if _lock(descriptor, at_once=True):
+                    os.unlink(name)
+            finally:
+                os.close(descriptor)
+
+
+def _mount_points() -> set[str]:
+    """Return what something is mounted on; a single file can be, and is then not replaceable."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            points = [line.split(" ")[4] for line in lines]
+    except OSError:
+        return set()
+    # proc(5): blanks, tabs, line ends and backslashes as three octal digits.
+    return {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), each) for each in points}
+
+
+def _sync(folder: str) -> None:
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # the name too
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -198,6 +291,11 @@ def local_path(location: str, *, windows: bool = os.name == "nt") -> str:
     if re.match(r"/+[A-Za-z]:", location):
         return location.lstrip("/")
     return re.sub(r"^/{2,}", "//", location)
+
+
+def _whole(reference: SecretReference) -> None:
+    if reference.key is not None:
+        raise SecretUnusable(f"{reference} cannot be written: name the whole file, without key")
 
 
 def _path(reference: SecretReference) -> str:

@@ -163,7 +163,10 @@ def test_the_rotation_of_a_key_in_key_vault_runs(
         assert theirs in text
         (image / file).write_text(text.replace(theirs, ours))
     deploy(image, "prod", prefect_server)
-    environment, folder = azure.environment(azure.identity("get", "set")), tmp_path / "run"
+    environment, folder = (
+        azure.environment(azure.identity("get", "set", "update")),
+        tmp_path / "run",
+    )
     if way == "worker":
         variables, folder = {"env": environment}, process_worker.folder
         run = run_deployment(prefect_server, "rotate-zenml-key/prod", job_variables=variables)

@@ -41,7 +41,7 @@ class Place:
 
     def __init__(self, azure: Azure, patch: pytest.MonkeyPatch) -> None:
         self.azure, self.vault = azure, azure.vault()
-        self.identity = azure.identity("get", "set")
+        self.identity = azure.identity("get", "set", "update")
         self.value, self.written = canary("value"), canary("written")
         self.vault.put(NAME, self.value)
         self.values = [self.value, self.written, self.identity.secret]

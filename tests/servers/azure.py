@@ -25,7 +25,7 @@ class Azure:
     challenge for as long as the process lives, and faults belong to one vault or one identity.
 
     Attributes:
-        reader, writer, lister: identities with `get`; `get` and `set`; `get` and `list`.
+        reader, writer, lister: identities with `get`; `get`, `set` and `update`; `get` and `list`.
         latency: seconds that every answer takes.
         directory: the tenant, with all requests for tokens.
         proxy: what hosts were asked for.
@@ -35,7 +35,7 @@ class Azure:
         self.directory = directory
         self.proxy = proxy
         self.reader = directory.add(["get"])
-        self.writer = directory.add(["get", "set"])
+        self.writer = directory.add(["get", "set", "update"])
         self.lister = directory.add(["get", "list"])
         self._vaults = vaults
         self.latency = 0.0

@@ -33,6 +33,7 @@ _ACTIONS = {  # of the right that a request needs: what RBAC calls it
     "get": "secrets/getSecret/action",
     "list": "secrets/readMetadata/action",
     "set": "secrets/setSecret/action",
+    "update": "secrets/update/action",
     "delete": "secrets/delete",
     "recover": "deletedsecrets/recover/action",
 }
@@ -134,12 +135,18 @@ class Vault:
         nbf: int | None = None,
         exp: int | None = None,
         content_type: str | None = None,
+        tags: dict[str, str] | None = None,
     ) -> str:
         """Write a new version, past all rights and limits; return its name. Times are epochs."""
         attributes = {"enabled": enabled, "nbf": nbf, "exp": exp}
         with self._lock:
             secret = self._secrets.setdefault(name.lower(), _Secret(name))
-            return self._write(secret, value, attributes, content_type, None).version
+            return self._write(secret, value, attributes, content_type, tags).version
+
+    def tags(self, name: str) -> list[dict[str, str] | None]:
+        """Return the tags of a secret's versions, the newest last."""
+        with self._lock:
+            return [each.tags for each in self._secrets[name.lower()].versions]
 
     def values(self, name: str) -> list[str]:
         """Return the values of a secret's versions, the newest last."""
@@ -190,7 +197,7 @@ class Vault:
         return Answer(answer.status, answer.body, {**headers, **answer.headers})
 
     def _answer(self, call: Call) -> Answer:
-        fault = self.faults.pop()
+        fault = self.faults.pop(call.method)
         if fault.done:
             answer = self._right_answer(call)
             fault.pass_time()
@@ -222,7 +229,8 @@ class Vault:
             if denial is not None and denial[1] is not None:
                 self._denial = (denial[0], denial[1] - 1) if denial[1] > 1 else None
         if denial is not None:
-            right = {"PUT": "set", "DELETE": "delete", "POST": "recover"}.get(call.method, "get")
+            rights = {"PUT": "set", "PATCH": "update", "DELETE": "delete", "POST": "recover"}
+            right = rights.get(call.method, "get")
             self._forbid(denial[0], caller, right, call)
         if call.query.get("api-version") not in _API_VERSIONS:
             raise Refused(400, "BadParameter", "The api-version is missing or not supported.")
@@ -262,8 +270,9 @@ class Vault:
 
     def _forbid(self, kind: str, caller: dict[str, Any], right: str, call: Call) -> None:
         who = f"appid={caller['appid']};oid={caller['oid']};iss={caller['iss']}"
+        policy = "set" if right == "update" else right  # what access policies call it
         message = DENIALS[kind].format(
-            caller=who, right=right, action=_ACTIONS[right], vault=self.name, path=call.path
+            caller=who, right=policy, action=_ACTIONS[right], vault=self.name, path=call.path
         )
         raise Refused(403, "Forbidden", message, kind)
 
@@ -297,6 +306,9 @@ class Vault:
         if route == ("PUT", "secrets", 1):
             needs("set")
             return self._set(name, call.body)
+        if kind == "secrets" and call.method == "PATCH":
+            needs("update")
+            return self._update(name, version, call.body)
         if route == ("DELETE", "secrets", 1):
             needs("delete")
             secret = self._live(name)
@@ -351,6 +363,23 @@ class Vault:
             raise Refused(409, "Conflict", message + "retry later.", "ObjectIsBeingRecovered")
         written = self._write(secret, value, attributes, kind, tags)
         return Answer(200, {"value": value, **self._item(secret, written)})
+
+    def _update(self, name: str, version: str, body: bytes) -> Answer:
+        """Change what is named of a version, which never is its value; tags are replaced whole."""
+        try:
+            sent = json.loads(body)
+            attributes, tags = sent.get("attributes") or {}, sent.get("tags")
+            kind = sent.get("contentType")
+        except (ValueError, AttributeError):
+            raise Refused(400, "BadParameter", "The request body is not an object.") from None
+        if set(sent) - {"attributes", "tags", "contentType"}:
+            raise Refused(400, "BadParameter", "Property value cannot be updated.")
+        secret = self._live(name, version)
+        found = _find(secret, version) if version else secret.versions[-1]
+        found.attributes |= attributes | {"updated": int(time.time())}
+        found.tags = found.tags if tags is None else tags
+        found.content_type = found.content_type if kind is None else kind
+        return Answer(200, self._item(secret, found))
 
     def _write(
         self,

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 JSON = {"content-type": "application/json"}
+Replaced = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 _HOP = {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
 
 
@@ -31,13 +32,16 @@ class Proxy:
         url: of the proxy.
         requests: what came, in order.
         fails: says which requests are answered 503 and not forwarded.
-        replaces: says what is answered, status and JSON, in place of what the server answered.
+        replaces: says what is answered in place of what the server answered: status, body, and
+            headers if it is no JSON; status 0 breaks the connection off.
+        stands_in: as `replaces`, but the request is not forwarded.
     """
 
     def __init__(self, target: str) -> None:
         self.requests: list[Request] = []
         self.fails: Callable[[Request], bool] = lambda request: False
-        self.replaces: Callable[[Request], tuple[int, bytes] | None] = lambda request: None
+        self.replaces: Callable[[Request], Replaced | None] = lambda request: None
+        self.stands_in: Callable[[Request], Replaced | None] = lambda request: None
         client = httpx.Client(base_url=target, timeout=60, trust_env=False)
         # One client for all: a login's cookie must not come with somebody else's request.
         client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -54,22 +58,35 @@ class Proxy:
                 if proxy.fails(request):
                     self.answer(503, JSON, b'{"detail": "busy"}')
                     return
+                stands_in = proxy.stands_in(request)
+                if stands_in:
+                    self.replace(stands_in)
+                    return
                 kept = {
                     name: value for name, value in self.headers.items() if name.lower() not in _HOP
                 }
                 answer = client.request(self.command, self.path, content=body, headers=kept)
                 replaced = proxy.replaces(request)
                 if replaced:
-                    self.answer(replaced[0], JSON, replaced[1])
+                    self.replace(replaced)
                 else:
                     self.answer(answer.status_code, dict(answer.headers), answer.content)
 
+            def replace(self, replaced: Replaced) -> None:
+                status, content, headers = (*replaced, JSON)[:3]
+                if status:
+                    self.answer(status, headers, content, hop=True)
+                else:
+                    self.close_connection = True
+
             do_GET = do_POST = do_PUT = do_DELETE = forward  # noqa: N815 - http.server's names
 
-            def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            def answer(
+                self, status: int, headers: dict[str, str], body: bytes, *, hop: bool = False
+            ) -> None:
                 self.send_response(status)
                 for name, value in headers.items():
-                    if name.lower() not in _HOP:
+                    if hop or name.lower() not in _HOP:
                         self.send_header(name, value)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()

@@ -540,6 +540,29 @@ def test_what_is_written_is_read_and_has_limits(azure, client):
     assert secrets.get_secret("key").id == written.id
 
 
+def test_an_update_changes_what_it_names_and_no_value(azure, client):
+    vault = azure.vault()
+    vault.put("key", CANARY, tags={"a": "b"}, content_type="text/plain")
+    secrets = client(vault, azure.writer)
+    version = secrets.get_secret("key").properties.version
+    updated = secrets.update_secret_properties("key", version, enabled=False)
+    assert (updated.tags, updated.content_type, updated.enabled) == (
+        {"a": "b"},
+        "text/plain",
+        False,
+    )
+    updated = secrets.update_secret_properties("key", tags={"c": "d"}, enabled=True)
+    assert (updated.tags, updated.version) == ({"c": "d"}, version)
+    assert vault.values("key") == [CANARY]
+    with pytest.raises(ResourceNotFoundError):
+        secrets.update_secret_properties("key", "0" * 32, tags={})
+    for rights in (["get"], ["get", "set"]):  # a role's right to write is not the one to update
+        with pytest.raises(HttpResponseError) as caught:
+            client(vault, azure.identity(*rights)).update_secret_properties("key", tags={})
+        assert inner_code(caught.value) == "ForbiddenByRbac"
+        assert "secrets/update/action" in caught.value.message
+
+
 def test_a_list_comes_in_pages_of_25_without_values(azure, client, raw):
     vault = azure.vault()
     names = {f"secret-{number}" for number in range(60)}

@@ -60,7 +60,8 @@ Service = Callable[[Call], Answer]
 class Fault:
     """An answer of `status`, or with None the right one; either after `wait` seconds.
 
-    With `done`, these pass when what was asked for is done, and only its answer is missing.
+    With `done`, these pass when what was asked for is done, and only its answer is missing. With a
+    `method`, it waits for a request of that one.
     """
 
     status: int | None = None
@@ -68,6 +69,7 @@ class Fault:
     wait: float = 0.0
     answer: Answer | None = None
     done: bool = False
+    method: str = ""
 
     def pass_time(self) -> None:
         """Wait, in a daemon thread: one that hangs ends with us."""
@@ -93,13 +95,13 @@ class Faults:
         """Answer the next n rightly, after so many seconds."""
         self._next.extend([Fault(wait=seconds)] * n)
 
-    def done_late(self, seconds: float, n: int = 1) -> None:
+    def done_late(self, seconds: float, n: int = 1, *, method: str = "") -> None:
         """Do what the next n ask for at once, and answer after so many seconds."""
-        self._next.extend([Fault(wait=seconds, done=True)] * n)
+        self._next.extend([Fault(wait=seconds, done=True, method=method)] * n)
 
-    def hang(self, n: int = 1) -> None:
+    def hang(self, n: int = 1, *, method: str = "") -> None:
         """Take the next n, and never answer."""
-        self._next.extend([Fault(0, wait=600)] * n)
+        self._next.extend([Fault(0, wait=600, method=method)] * n)
 
     def say(self, answer: Answer, n: int = 1) -> None:
         """Give the next n an answer that is not the service's."""
@@ -109,9 +111,11 @@ class Faults:
         """Let nothing more go wrong."""
         self._next.clear()
 
-    def pop(self) -> Fault:
+    def pop(self, method: str = "") -> Fault:
         """Wait as the next fault says, and return it; one that changes nothing if there is none."""
         try:
+            if self._next[0].method not in ("", method):
+                return Fault()
             fault = self._next.popleft()
         except IndexError:
             return Fault()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from pydantic import SecretStr
 
 from mlauth import SecretReference, stores
-from mlauth.errors import SecretNotFound, SecretUnusable, StoreError
+from mlauth.deadline import Deadline
+from mlauth.errors import (
+    RotationFailed,
+    SecretNotFound,
+    SecretUnusable,
+    StoreError,
+    StoreUnavailable,
+)
 from mlauth.stores import SecretStore, WritableStore
 
 CANARY = "canary-3f9a"
@@ -108,3 +117,38 @@ class WritableStoreContract(StoreContract):
         with pytest.raises(SecretUnusable, match=r"cannot be written: name .* key") as caught:
             writable.write(reference, SecretStr(CANARY), timeout=20)
         assert CANARY not in str(caught.value)
+
+    def test_proving_that_it_can_be_written_changes_no_value(self, writable: WritableStore) -> None:
+        reference = SecretReference.parse(self.put(CANARY))
+        before = writable.read(reference, timeout=20)
+        writable.prove_writable(reference, timeout=20)
+        after = writable.read(reference, timeout=20)
+        assert (after.value, after.version) == (before.value, before.version)
+
+    def test_one_value_of_a_secret_cannot_be_proven_writable(self, writable: WritableStore) -> None:
+        reference = SecretReference.parse(self.put(f'{{"json": "{CANARY}"}}') + "#json")
+        with pytest.raises(SecretUnusable, match=r"cannot be written: name .* key"):
+            writable.prove_writable(reference, timeout=20)
+
+    def test_who_writes_may_look_once_more_right_before_it(self, writable: WritableStore) -> None:
+        reference, said = SecretReference.parse(self.put(CANARY)), RotationFailed("not now")
+
+        def look() -> None:
+            assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY
+            raise said
+
+        with pytest.raises(RotationFailed) as caught:
+            writable.write(reference, SecretStr("another"), timeout=20, before=look)
+        assert caught.value is said
+        assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY
+
+    def test_no_write_begins_when_the_time_is_up(self, writable: WritableStore) -> None:
+        reference, time = SecretReference.parse(self.put(CANARY)), Deadline(0.3)
+
+        def wait() -> None:
+            while time.remaining():
+                threading.Event().wait(0.05)
+
+        with pytest.raises(StoreUnavailable, match=r"was not (written|asked): no time was left"):
+            writable.write(reference, SecretStr("another"), timeout=0.2, before=wait)
+        assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY

@@ -671,6 +671,29 @@ class TestWriting:
             self.write(reference(vault), CANARY)
         assert CANARY not in str(caught.value)
 
+    def test_it_is_proven_without_a_new_version_and_with_the_same_tags(self, vault: Vault) -> None:
+        writable = stores.new_store("azurekv")
+        assert isinstance(writable, WritableStore)
+        for tags in (None, {"team": "flows"}):
+            vault.put("key", CANARY, tags=tags, content_type="text/plain", exp=NOW + DAY)
+            writable.prove_writable(reference(vault), timeout=20)
+            assert vault.tags("key")[-1] == (tags or {})
+        assert vault.values("key") == [CANARY, CANARY]
+        assert vault.count("PATCH", "/secrets/key/", 200) == 2
+        assert vault.count("PUT") == 0
+
+    def test_a_token_that_comes_too_late_writes_nothing(
+        self, azure: Azure, vault: Vault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        vault.put("key", CANARY)
+        identity = azure.identity("get", "set")
+        use(monkeypatch, azure.environment(identity))
+        identity.faults.late(2)
+        with pytest.raises(StoreUnavailable, match="was not asked: no time was left of 1 s"):
+            self.write(reference(vault), "another", timeout=1)
+        assert len(identity.requests) == 1
+        assert vault.count("PUT", status=200) == 0
+
     def test_a_version_cannot_be_written(self, vault: Vault) -> None:
         with pytest.raises(SecretUnusable, match="without version"):
             self.write(reference(vault, version="0" * 32), CANARY)

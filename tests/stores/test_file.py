@@ -4,9 +4,11 @@ import ntpath
 import os
 import resource
 import socket
+import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,35 @@ def test_a_file_that_others_may_read_is_noted(tmp_path: Path) -> None:
     assert stores.new_store("file").describe(reference).notes == ()
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pydantic import SecretStr
+from mlauth import SecretReference, stores
+from tests.test_lifetime import at_line
+
+key = Path(sys.argv[1])
+reference, store = SecretReference.parse(f"file://{key}"), stores.new_store("file")
+points = left = 0
+while True:
+    points += 1
+    store.write(reference, SecretStr("old"), timeout=5)
+    pid = os.fork()
+    if pid == 0:
+        with at_line(points, lambda: os.kill(os.getpid(), signal.SIGKILL), ("file.py",)):
+            store.write(reference, SecretStr("canary"), timeout=5)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert key.read_text() in ("old", "canary")
+    left += len(list(key.parent.iterdir())) - 1
+    store.prove_writable(reference, timeout=5)  # as the next rotation does first
+    assert list(key.parent.iterdir()) == [key], points
+    if status == 0:
+        break
+print(points, left)
+"""
+
+
 class TestWriting:
     @pytest.fixture(autouse=True)
     def _key(self, tmp_path: Path) -> None:
@@ -271,10 +302,77 @@ class TestWriting:
         assert self.key.read_text() == "old"
         assert [path.name for path in self.folder.iterdir()] == ["key"]
 
-    def test_a_user_who_may_not_write_there_is_named(self) -> None:
+    def test_a_process_that_is_killed_anywhere_leaves_no_value_for_longer_than_the_next_write(
+        self,
+    ) -> None:
+        """At each line of a write, one after the other; in processes of their own."""
+        root = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(self.key)],
+            env={**os.environ, "PYTHONPATH": root},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        points, left = map(int, done.stdout.split())
+        assert points > 20
+        assert left > 5  # it was killed with its file there, too
+
+    def test_what_another_process_is_writing_is_left_alone(self) -> None:
+        writing, goes_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            writing.set()
+            goes_on.wait(20)
+
+        reference, store = SecretReference.parse(f"file://{self.key}"), stores.new_store("file")
+        assert isinstance(store, WritableStore)
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(store.write, reference, SecretStr("1"), timeout=30, before=wait)
+            writing.wait(20)
+            store.prove_writable(reference, timeout=5)
+            self.write("2")
+            goes_on.set()
+            slow.result()
+        assert read(self.key) == "1"
+        assert [path.name for path in self.folder.iterdir()] == ["key"]
+
+    @pytest.mark.skipif(
+        not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode != 0,
+        reason="this user may not mount anything, not even in a name space of its own",
+    )
+    def test_a_file_that_is_mounted_is_not_called_writable(self) -> None:
+        """Docker mounts single files; nothing can take the place of one."""
+        (self.folder / "elsewhere").write_text("old")
+        self.key.touch()
+        code = (
+            "import sys\nfrom mlauth import SecretReference, stores\n"
+            "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
+            "try: store.prove_writable(reference, timeout=5)\n"
+            "except Exception as error: print(type(error).__name__, error)"
+        )
+        tried = [sys.executable, "-c", code, f"file://{self.key}"]
+        mount = ["sh", "-ec", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh"]
+        done = subprocess.run(
+            ["unshare", "-rm", *mount, str(self.folder / "elsewhere"), str(self.key), *tried],
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.startswith("StoreUnavailable file://"), done.stderr
+        assert "a mounted secret is changed where it is mounted from" in done.stdout
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "write(reference, SecretStr('canary'), timeout=5)",
+            "prove_writable(reference, timeout=5)",
+        ],
+    )
+    def test_a_user_who_may_not_write_there_is_named(self, call: str) -> None:
         self.key.write_text("old")
         self.folder.chmod(0o755)
-        done = as_nobody("store.write(reference, SecretStr('canary'), timeout=5)", self.key)
+        done = as_nobody(f"store.{call}", self.key)
         assert done.startswith(f"SecretDenied file://{self.key} cannot be written: user ")
         assert "may not replace the file; give this user the right to write to its" in done
         assert self.key.read_text() == "old"
