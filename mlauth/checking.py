@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
-from mlauth import redaction
+from mlauth import hosts, redaction, stores
 from mlauth.checks import CheckReport, Stage, StageFailed, StageResult, Status
 from mlauth.credentials import Credentials, Exports
 from mlauth.credentials.zenml import (
@@ -22,6 +22,7 @@ from mlauth.credentials.zenml import (
     URL,
     VERIFY_SSL,
     ca_of,
+    host_of,
     is_off,
     key_problem,
     near_misses,
@@ -30,7 +31,7 @@ from mlauth.credentials.zenml import (
     url_problem,
 )
 from mlauth.deadline import Deadline
-from mlauth.errors import DeadlineExceeded, MLAuthError, StoreError, bare
+from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
 from mlauth.http import is_loopback
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
@@ -158,11 +159,17 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool, expired: E
                 errors[system] = bare(error)
                 del going[system]
 
+    refused = {system: why for system, item in going.items() if (why := _refusal(item))}
+
     def configured(system: str, credentials: Credentials) -> None:
         with report.stage(system, Stage.CONFIGURED) as result:
+            if system in refused:
+                raise InvalidCredentials(refused[system])
             result.warnings += credentials.configured(os.environ)
 
     stages(configured)
+    if refused:
+        return  # before anything is read, also for the other systems
     since = time.monotonic()
     answers = try_all(
         [ref for item in going.values() for ref in item.references().values()],
@@ -186,6 +193,12 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool, expired: E
         )
 
     stages(proven)
+
+
+def _refusal(credentials: Credentials) -> str | None:
+    """Say why credentials may not go to the hosts that they name, or return None."""
+    read_from = (host for ref in credentials.references().values() for host in stores.hosts(ref))
+    return hosts.refusal([*credentials.hosts(), *read_from])
 
 
 def _resolved(
@@ -218,6 +231,9 @@ def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
             problem = "sends the key over the network in clear: use https"
         if problem:
             raise StageFailed(f"{URL} {problem}")
+        refused = hosts.refusal([host_of(url)])
+        if refused:
+            raise StageFailed(refused)
         if not key and not token:
             raise StageFailed(f"neither {API_KEY} nor {API_TOKEN} is set")
         if os.environ.get(TYPE, "rest") != "rest":

@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from pydantic import SecretStr
 
-from mlauth import redaction, stores
+from mlauth import hosts, redaction, stores
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     DeadlineExceeded,
@@ -18,6 +18,7 @@ from mlauth.errors import (
     SecretUnusable,
     StoreError,
     StoreUnavailable,
+    StoreUnreachable,
     bare,
 )
 from mlauth.never_pickled import NeverPickled
@@ -84,6 +85,18 @@ def resolve(
     return values if isinstance(reference, Mapping) else values[""]
 
 
+def refuse_hosts(references: Iterable[SecretReference]) -> None:
+    """Refuse to read or write what would send a credential to a host that is not allowed.
+
+    Raises:
+        StoreUnreachable: see `mlauth.hosts.refusal`.
+    """
+    for reference in references:
+        why = hosts.refusal(stores.hosts(reference))
+        if why:
+            raise StoreUnreachable(f"{reference} is not asked for: {why}")
+
+
 def read_all(references: Iterable[SecretReference], deadline: Deadline) -> Resolved:
     """Read every reference; a secret that several of them name is read once.
 
@@ -114,9 +127,13 @@ def try_all(
         deadline: for everything together.
         expired: whether a secret that its store calls outdated is an error; else
             `StoredSecret.outdated` says so.
+
+    Raises:
+        StoreUnreachable: a host is not allowed, so nothing was read.
     """
     wanted = list(dict.fromkeys(references))
     wholes = list(dict.fromkeys(reference.whole() for reference in wanted))
+    refuse_hosts(wholes)
     made: dict[str, SecretStore] = {
         scheme: stores.new_store(scheme) for scheme in {whole.scheme for whole in wholes}
     }

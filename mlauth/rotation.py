@@ -48,7 +48,7 @@ from mlauth.http import Answer, Service
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Profile, load_profile
 from mlauth.references import SecretReference
-from mlauth.resolving import read_all
+from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
 from mlauth.stores import WritableStore, new_store, schemes
 
@@ -428,6 +428,8 @@ def _prepare(
     credentials = profile.zenml
     assert credentials is not None
     store = writable(credentials.api_key)
+    if profile.zenml_admin:
+        refuse_hosts([profile.zenml_admin.password])  # before the key is read
     bare = {"credential": "api_token", "stack": None, "project": None}
     examination = examine(credentials.model_copy(update=bare), deadline)
     if examination.errors:

@@ -18,10 +18,10 @@ from zenml.enums import StoreType
 from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
-from mlauth import redaction
+from mlauth import hosts, redaction
 from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.credentials.zenml import near_misses, probe_server, refusal, server_info
+from mlauth.credentials.zenml import host_of, near_misses, probe_server, refusal, server_info
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.http import Service
@@ -130,6 +130,7 @@ def _walk(
     others: bool,
     deadline: Deadline,
 ) -> None:
+    _refuse_host(report)
     _reach(report, deadline)
     with report.stage("zenml", Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
@@ -167,6 +168,15 @@ def _walk(
 def _is_not_ours(record: logging.LogRecord) -> bool:
     """Keep our requests out of the pipeline's output: ZenML shows what httpx logs of each."""
     return record.threadName != THREAD or record.levelno > logging.INFO
+
+
+def _refuse_host(report: CheckReport) -> None:
+    url = _server_url()
+    with report.stage("zenml", Stage.CONFIGURED):
+        refused = hosts.refusal([] if url is None else [host_of(url)])
+        if refused:
+            raise StageFailed(refused)
+    report.results.pop()  # the connection is a part of the same stage
 
 
 def _reach(report: CheckReport, deadline: Deadline) -> None:

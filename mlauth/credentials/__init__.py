@@ -72,6 +72,10 @@ class Credentials(BaseModel):
         }
 
     @abstractmethod
+    def hosts(self) -> tuple[str, ...]:
+        """Return the hosts that the values would be sent to: names or addresses without ports."""
+
+    @abstractmethod
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look at the environment around the fields.
 

@@ -41,6 +41,10 @@ class EnvironmentSecrets(Credentials):
         """See `Credentials.references`."""
         return dict(self.env)
 
+    def hosts(self) -> tuple[str, ...]:
+        """See `Credentials.hosts`: mlauth sends the values to nobody."""
+        return ()
+
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """See `Credentials.configured`."""
         return []

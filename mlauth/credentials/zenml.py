@@ -109,6 +109,10 @@ class ZenMLCredentials(Credentials):
             )
         return self
 
+    def hosts(self) -> tuple[str, ...]:
+        """See `Credentials.hosts`."""
+        return (host_of(self.store_url),)
+
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look for near misses and left-overs; see `Credentials.configured`."""
         problem = ca_problem(self.ca_bundle) if self.ca_bundle else None
@@ -294,6 +298,11 @@ def url_problem(url: str) -> str | None:
     if parts.path.rstrip("/").endswith("/api/v1"):
         return "must be the server's address, without /api/v1"
     return None
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL in which `url_problem` finds nothing wrong."""
+    return urlsplit(url).hostname or ""
 
 
 def is_off(value: str) -> bool:

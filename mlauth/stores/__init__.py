@@ -131,6 +131,18 @@ class WritableStore(SecretStore, Protocol):
         ...
 
 
+@runtime_checkable
+class RemoteStore(SecretStore, Protocol):
+    """What a store can say that asks others."""
+
+    def hosts(self, reference: SecretReference) -> tuple[str, ...]:
+        """Return the hosts that a credential would be sent to, to read or write a reference.
+
+        Names or addresses without ports; finding out does no I/O.
+        """
+        ...
+
+
 def schemes() -> tuple[str, ...]:
     """Return the schemes of all stores."""
     return _MODULES
@@ -156,6 +168,12 @@ def new_store(scheme: str) -> SecretStore:
     """Make the store of a known scheme."""
     store: SecretStore = _module(scheme).Store()
     return store
+
+
+def hosts(reference: SecretReference) -> tuple[str, ...]:
+    """Return the hosts that a credential would be sent to, to read or write a reference."""
+    store = new_store(reference.scheme)
+    return store.hosts(reference) if isinstance(store, RemoteStore) else ()
 
 
 def sdk(name: str, extra: str) -> Any:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from mlauth import azure_identity
-from mlauth.azure_identity import AUTHORITY, Tokens, choose
+from mlauth.azure_identity import AUTHORITY, ServicePrincipal, Tokens, WorkloadIdentity, choose
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     SecretDenied,
@@ -169,6 +169,20 @@ class Store:
         except StoreError as error:
             return Access(place, f"nobody: {error}")
         return Access(place, str(identity), (f"time limits: {identity.limits()}",))
+
+    def hosts(self, reference: SecretReference) -> tuple[str, ...]:
+        """Return the vault's, and Microsoft Entra's where it is asked; see `RemoteStore.hosts`."""
+        environment = own_environment()
+        try:
+            vault, _ = _parts(reference, environment)
+            identity = choose(environment)
+        except StoreError:
+            return ()  # there is nobody to ask, or nobody to ask as: reading says so
+        asked = [vault]
+        # The others' endpoints are sent no credential, but give one out.
+        if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
+            asked.append(_authority(vault, environment))
+        return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
     def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
         environment = own_environment()

@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 from mlauth import redaction, resolve, stores
 from mlauth.errors import InvalidReference, SecretUnusable
 from mlauth.references import SecretReference
+from mlauth.resolving import refuse_hosts
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
 _SCHEME = "azurekv"
@@ -104,6 +105,7 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
                 f"{reference} cannot be written: the data is not UTF-8 text, which Key Vault "
                 "stores: encode it, for instance as base64"
             ) from None
+        refuse_hosts([reference])
         redaction.register([text])
         redaction.guard_logging()
         store = cast("stores.WritableStore", stores.new_store(_SCHEME))

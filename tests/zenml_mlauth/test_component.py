@@ -20,11 +20,12 @@ from zenml.models import OAuthTokenResponse
 
 import mlauth
 import zenml_mlauth
-from mlauth import EnvironmentSecrets, isolation
+from mlauth import EnvironmentSecrets, hosts, isolation
 from mlauth.demo.search import search
 from mlauth.demo.servers import ZenMLServer
 from mlauth.errors import CheckFailed
 from tests.accounts import LOGIN, Account
+from tests.credentials.keys import api_key
 from tests.servers.proxy import Request, proxy
 from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
@@ -124,6 +125,28 @@ def test_a_pipeline_in_a_persons_session_stops(zenml_server: ZenMLServer, regist
         assert "as the person 'admin', not as a service account" in stopped()
     assert zenml_server.url in line
     assert "as the person 'admin', not as service account 'prefect-prod'" in line
+
+
+def test_a_server_that_is_not_among_the_allowed_hosts_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = tmp_path / "allowed-hosts"
+    allowed.write_text("zenml.example.com\n")
+    monkeypatch.setattr(hosts, "FILE", str(allowed))
+    with (
+        proxy("http://127.0.0.1:9") as server,
+        environment(
+            ZENML_STORE_URL=server.url,
+            ZENML_STORE_API_KEY=api_key("canary"),
+            ZENML_CONFIG_PATH=str(tmp_path / "config"),
+        ),
+        pytest.raises(CheckFailed) as caught,
+    ):
+        zenml_mlauth.check()
+    assert server.requests == []
+    assert str(caught.value).startswith(
+        f"zenml, configured: no credential goes to 127.0.0.1, which is not in {allowed}: "
+    )
 
 
 def test_a_pipeline_on_the_local_store_stops_and_a_near_miss_is_named(
