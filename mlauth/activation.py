@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -68,10 +68,9 @@ class Prepared(NeverPickled):
     warnings: list[str]
 
 
-@contextmanager
 def activate(
     subject: Subject, *, verify: bool = True, timeout: float = 30.0, config: str = DEFAULT_FILE
-) -> Iterator[Activation]:
+) -> AbstractContextManager[Activation]:
     """Have credentials in the environment for the length of a `with` block.
 
     The environment belongs to the whole process. Activations may be nested; from several threads
@@ -85,6 +84,9 @@ def activate(
         timeout: seconds for reading and asking together.
         config: the file of the profiles, for a name.
 
+    Returns:
+        What `with` takes; nothing is read or asked before. It raises what stands below.
+
     Raises:
         InvalidProfile, InvalidCredentials, StoreError, ResolutionError: nothing was exported.
         CheckFailed: the service does not take the credentials.
@@ -93,15 +95,33 @@ def activate(
         ActivationError: a value cannot be a variable, or another thread or task of this process
             has an activation with other values; nothing was exported.
     """
-    prepared = prepare(subject, Deadline(timeout), verify=verify, config=config)
-    exported = Exported(by=caller())
+    return activating(
+        lambda: prepare(subject, Deadline(timeout), verify=verify, config=config), _tell
+    )
+
+
+def _tell(activation: Activation) -> None:
+    for warning in activation.warnings:
+        logger.warning("%s", warning)
+
+
+@contextmanager
+def activating(
+    prepared: Callable[[], Prepared],
+    tell: Callable[[Activation], None],
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Activation]:
+    """Have what was prepared in the environment for the length of a `with` block.
+
+    Args:
+        prepared: reads and asks; what it raises is raised.
+        tell: logs what was set. When it raises, nothing stays set.
+        settings: variables beside those of the credentials, which `Activation` does not name.
+    """
+    ready, exported = prepared(), Exported(by=caller())
     try:
         try:
-            exported.set(prepared.exports, owner=os.getpid())
-            warnings = prepared.warnings + exported.warnings()
-            for warning in warnings:
-                logger.warning("%s", warning)
-            yield Activation(exported.names, prepared.report, tuple(warnings))
+            yield exported.activate(ready, tell, owner=os.getpid(), settings=settings or {})
         finally:
             exported.undo()
     finally:
@@ -231,6 +251,32 @@ class Exported(NeverPickled):
                 self.put_client_back = isolation.keep_client()
                 isolation.forget_client()
         redaction.guard_logging()
+
+    def activate(
+        self,
+        ready: Prepared,
+        tell: Callable[[Activation], None],
+        *,
+        owner: int,
+        settings: Mapping[str, str],
+    ) -> Activation:
+        """Set what was prepared and tell of it; what raises is put right by `undo`.
+
+        Args:
+            ready: what to set.
+            tell: logs what was set.
+            owner: as of `set`.
+            settings: more variables, which `Activation` does not name.
+        """
+        self.set([*ready.exports, Exports(settings=dict(settings))], owner=owner)
+        self.replaced = tuple(name for name in self.replaced if name not in settings)
+        activation = Activation(
+            tuple(name for name in self.names if name not in settings),
+            ready.report,
+            (*ready.warnings, *self.warnings()),
+        )
+        tell(activation)
+        return activation
 
     def _refuse_two_values(self, new: Mapping[str, SecretStr], isolated: bool) -> None:
         """Refuse to change what another thread or task relies on."""

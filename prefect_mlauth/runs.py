@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
+
+from mlauth.activation import Activation
 
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
@@ -82,22 +83,14 @@ def run_logger() -> Logger:
     )
 
 
-def tell(
-    logger: Logger, warnings: Iterable[str], facts: Mapping[str, str], names: Iterable[str]
-) -> None:
-    """Log what an activation did, for the people who look at the run.
-
-    Args:
-        logger: of the run.
-        warnings: one line each.
-        facts: of the check's report.
-        names: of the variables that were set.
-    """
-    for warning in warnings:
+def tell(logger: Logger, activation: Activation) -> None:
+    """Log what an activation did, for the people who look at the run."""
+    for warning in activation.warnings:
         logger.warning("mlauth: %s", warning)
+    facts = activation.report.facts
     proof = (
         "{server_url} (ZenML {server_version}) took the key of {account!r}; ".format_map(facts)
         if "account" in facts
         else ""
     )
-    logger.info("mlauth: %sset %s", proof, ", ".join(names))
+    logger.info("mlauth: %sset %s", proof, ", ".join(activation.variables))

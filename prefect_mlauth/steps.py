@@ -6,19 +6,19 @@ and facts, which later steps can use (`{{ id.account }}`), and no secrets.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 from pydantic import TypeAdapter, ValidationError
 
-from mlauth.activation import Prepared, export, prepare, remove_at_exit
+from mlauth.activation import Exported, Prepared, prepare, remove_at_exit
 from mlauth.checking import DEFAULT_FILE
 from mlauth.credentials.env import EnvironmentSecrets
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials, MLAuthError
-from prefect_mlauth import runs
+from prefect_mlauth import handlers, runs
 
 
 def zenml_login(
@@ -166,32 +166,30 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
             "whose environment later runs would inherit; hooks run without credentials"
         )
         return {"variables": []}
+    exported = Exported()
     try:
-        ready = prepared(Deadline(timeout))
-        exported = export(ready.exports, owner=runs.owner())
-    except MLAuthError as error:
+        activation = exported.activate(
+            prepared(Deadline(timeout)),
+            lambda activation: runs.tell(logger, activation),
+            owner=runs.owner(),
+            settings=_masking(),
+        )
+        if not runs.in_resolver():
+            remove_at_exit(exported.folders, lambda: True)
+        facts = activation.report.facts
+        known = ("account", "server_version", "expires_at")
+        return {name: facts[name] for name in known if name in facts} | {
+            "variables": list(activation.variables)
+        }
+    except BaseException as error:
+        exported.undo()
         # The engine logs what a step raises; where it did not run it, the UI would not show it.
-        if runs.flow_run_id() and not runs.in_engine():
+        if isinstance(error, MLAuthError) and runs.flow_run_id() and not runs.in_engine():
             logger.error("%s", error)  # noqa: TRY400 - one line, as the engine does
         raise
-    _mask_logs()
-    if not runs.in_resolver():
-        remove_at_exit(exported.folders, lambda: True)
-    runs.tell(logger, ready.warnings + exported.warnings(), ready.report.facts, exported.names)
-    facts = ready.report.facts
-    known = ("account", "server_version", "expires_at")
-    return {name: facts[name] for name in known if name in facts} | {
-        "variables": list(exported.names)
-    }
 
 
-def _mask_logs() -> None:
-    """Mask in the processes that start from here; `export` has seen to the handlers of this one."""
-    from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
-
-    from prefect_mlauth import handlers
-
+def _masking() -> dict[str, str]:
+    """Return what masks in the processes that start from here; `export` has seen to this one."""
     handed_on = runs.flow_run_id() and not runs.in_engine()
-    os.environ.update(
-        handlers.environment(PROCESS_LOGGING_CONFIG) if handed_on else handlers.for_children()
-    )
+    return handlers.environment(PROCESS_LOGGING_CONFIG) if handed_on else handlers.for_children()

@@ -257,7 +257,7 @@ OURS = ("activation.py", "isolation.py", "record.py")
 def at_line(
     number: int, then: Callable[[], None], files: tuple[str, ...] = OURS
 ) -> Iterator[list[str]]:
-    """Do something at the n-th line that our code runs in this thread from here on."""
+    """Do something at the n-th line of these files that this thread runs from here on."""
     lines: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:

@@ -3,58 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
-from mlauth.activation import Activation, Exported, Prepared, caller, export
-from mlauth.credentials import Exports
+from mlauth.activation import Activation, Prepared, activating
 from mlauth.errors import ActivationError
 from prefect_mlauth import handlers, runs
 
 
-class Activating:
+class Activating(ExitStack, AsyncExitStack):
     """Sets the variables on entry, and puts back exactly what was there before on exit.
 
     The environment belongs to the whole process: it can be nested, but flows and tasks that run
     at the same time in this process all see what is set, and cannot set other values.
+
+    What ends it is inherited: a line of ours there would be one at which an interrupt could come
+    before anything is put back.
 
     Args:
         prepare: reads and checks the credentials; in `async with` it runs in a thread.
     """
 
     def __init__(self, prepare: Callable[[], Prepared]) -> None:
+        super().__init__()
         self._prepare = prepare
-        self._active: list[Exported] = []
+        self._active: list[bool] = []
 
-    def __enter__(self) -> Activation:
+    def __enter__(self) -> Activation:  # type: ignore[override]  # what `as` gives
         _refuse_in_worker()
-        return self._export(self._prepare())
+        return self._enter(self._prepare)
 
-    def __exit__(self, *raised: object) -> None:
-        self._active.pop().undo()
-
-    async def __aenter__(self) -> Activation:
+    async def __aenter__(self) -> Activation:  # type: ignore[override]  # what `as` gives
         _refuse_in_worker()
         # Only what waits for others runs in the thread: a task that is cancelled there has not
         # exported anything.
-        return self._export(await asyncio.to_thread(self._prepare))
+        ready = await asyncio.to_thread(self._prepare)
+        return self._enter(lambda: ready)
 
-    async def __aexit__(self, *raised: object) -> None:
-        self.__exit__()
-
-    def _export(self, ready: Prepared) -> Activation:
+    def _enter(self, prepared: Callable[[], Prepared]) -> Activation:
+        if self._active:
+            raise ActivationError("this login is active already: ask its block for one more")
         # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
         masking = handlers.for_children()
-        exports = [*ready.exports, Exports(settings=masking)]
-        exported = export(exports, owner=os.getpid(), by=caller())
-        self._active.append(exported)
-        names = tuple(name for name in exported.names if name not in masking)
-        warnings = (*ready.warnings, *exported.warnings())
-        runs.tell(_logger(), warnings, ready.report.facts, names)
-        return Activation(names, ready.report, warnings)
+        manager = activating(prepared, _tell, masking)
+        try:
+            self.callback(self._active.clear)
+            self._active.append(True)
+            return self.enter_context(manager)
+        except BaseException:
+            manager.__exit__(*sys.exc_info())
+            self.close()
+            raise
 
 
 def _refuse_in_worker() -> None:
@@ -63,6 +66,10 @@ def _refuse_in_worker() -> None:
             "a block sets nothing here: Prefect runs this hook in a worker, or in a script that "
             "serves flows, whose environment other runs inherit; hooks run without credentials"
         )
+
+
+def _tell(activation: Activation) -> None:
+    runs.tell(_logger(), activation)
 
 
 def _logger() -> runs.Logger:

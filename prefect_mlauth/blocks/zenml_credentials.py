@@ -99,7 +99,7 @@ class ZenMLCredentials(ReferencesOnly):
 
         Returns:
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
-            `mlauth.MLAuthError` of one line if nothing was set.
+            `mlauth.MLAuthError` of one line if nothing was set. It may be used again when it ended.
         """
         return Activating(
             lambda: prepare(self._credentials(), Deadline(self.timeout), verify=self.verify)

@@ -382,9 +382,10 @@ class TestActivations:
         before = dict(os.environ)
 
         async def twice() -> None:
-            async with login as first, login as second:
-                assert first.account == second.account == account.name
-                assert os.environ["ZENML_STORE_API_KEY"] == account.key
+            for _ in range(2):
+                async with login as activation:
+                    assert activation.account == account.name
+                    assert os.environ["ZENML_STORE_API_KEY"] == account.key
 
         with login:
             assert os.environ["ZENML_STORE_API_KEY"] == account.key
