@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
@@ -57,8 +58,23 @@ def _one_line_errors(code: int) -> Callable[[F], F]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"mlauth: {message}", err=True)
+    _say(f"mlauth: {message}", err=True)
     raise SystemExit(code)
+
+
+def _say(line: str, *, err: bool = False) -> bool:
+    """Print a line, and say if that was possible: the exit code is about what was done before.
+
+    An output that is full or closed is left, as https://docs.python.org/3/library/signal.html
+    (note on SIGPIPE) says: else Python would fail to flush it at the end, with exit code 120.
+    """
+    try:
+        click.echo(line, err=err)
+    except OSError:
+        with suppress(OSError, ValueError):  # no file, as in tests of click's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+        return False
+    return True
 
 
 def _with_profile(function: F) -> F:
@@ -242,7 +258,9 @@ def rotate_zenml_command(
             config=chosen.config,
         )
         with uninterrupted():
-            click.echo(f"rotated: {ready.rotate()}")
+            line = f"rotated: {ready.rotate()}"
+            if not _say(line):
+                _say(f"mlauth: standard output cannot be written to; {line}", err=True)
     except RotationIncomplete as error:
         _fail(str(error), INCOMPLETE)
     except (InvalidProfile, InvalidCredentials):

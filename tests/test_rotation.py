@@ -91,12 +91,20 @@ class Setting:
         path = f"/service_accounts/{self.account.id}/api_keys"
         return int(self.account.server.request("GET", path)["total"])
 
-    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        with self.started(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=100)
-        return subprocess.CompletedProcess([], process.returncode, out, err)
+    def command(
+        self, *arguments: str, out: int = subprocess.PIPE, err: int = subprocess.PIPE, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.started(*arguments, out=out, err=err, **env) as process:
+            said, told = process.communicate(timeout=100)
+        return subprocess.CompletedProcess([], process.returncode, said, told)
 
-    def started(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def started(
+        self,
+        *arguments: str,
+        out: int = subprocess.PIPE,
+        err: int = subprocess.PIPE,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
         lines = ["[profiles.p.zenml]", *(f'{name} = "{it}"' for name, it in self.fields.items())]
         lines += ["[profiles.p.zenml_admin]"] if self.admin else []
         lines += [f'{name} = "{it}"' for name, it in (self.admin or {}).items()]
@@ -105,8 +113,8 @@ class Setting:
             [sys.executable, "-m", "mlauth.cli", "rotate", "zenml", "--profile", "p", *arguments],
             cwd=self.folder,
             env={**os.environ, "MLAUTH_TIMEOUT": "60", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             text=True,
         )
 
@@ -199,6 +207,45 @@ def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -
     assert rotation.old_key_until
     day = rotation.old_key_until - datetime.now(timezone.utc)
     assert timedelta(hours=23, minutes=58) < day <= timedelta(days=1)
+
+
+@pytest.fixture(params=["full", "closed"])
+def output(request: pytest.FixtureRequest) -> Iterator[int]:
+    """An output that cannot be written to: a disk that is full, a pipe that nobody reads."""
+    if request.param == "full":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, descriptor = os.pipe()
+        os.close(reading)
+    yield descriptor
+    os.close(descriptor)
+
+
+class TestExitCode:
+    """It says what happened to the key, whatever becomes of the output."""
+
+    def test_a_rotation_that_cannot_be_told_is_one(self, setting: Setting, output: int) -> None:
+        old = setting.account.key
+        done = setting.command(out=output)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("mlauth: standard output cannot be written to; rotated: service ")
+        assert setting.takes(setting.account.key)
+        assert setting.account.key != old
+
+    def test_a_rotation_that_nothing_can_be_told_of_is_one(
+        self, setting: Setting, output: int
+    ) -> None:
+        done = setting.command(out=output, err=output)
+        assert done.returncode == 0
+        assert setting.rotated()
+
+    def test_an_incomplete_one_is_incomplete(
+        self, setting: Setting, front: Proxy, output: int
+    ) -> None:
+        front.replaces = lost_answer
+        assert setting.command(err=output).returncode == 4
+        assert setting.rotated()
 
 
 @pytest.mark.parametrize(

@@ -239,15 +239,14 @@ def zenml_server(here: Here) -> ZenMLServer:
 
 
 def ready(here: Here) -> Ready:
-    """A rotation that is ready: it holds a token that may rotate."""
+    """A rotation that is ready: it holds the stored key and a token that may rotate."""
     credentials = ZenMLCredentials.of("test", here.zenml())
     flows = SecretStr("flows")
     server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token), flows)
     store = stores.new_store("file")
     assert isinstance(store, stores.WritableStore)
-    return Ready(
-        server, store, _Key("key", None, None, SecretStr("key")), 60, new_key=False, seconds=5
-    )
+    key, proven = _Key("key", None, None, SecretStr("key")), SecretStr(here.key)
+    return Ready(server, store, key, proven, 60, new_key=False, seconds=5)
 
 
 def refused(*names: str) -> Callable[[Here], Any]:
