@@ -231,7 +231,9 @@ class Exported(NeverPickled):
             new |= dict.fromkeys(emptied, SecretStr(""))
             self._refuse_two_values(new, isolated)
             if isolated:
-                folder, private = isolation.isolate(settings["ZENML_STORE_URL"], owner)
+                folder, private = isolation.isolate(
+                    settings["ZENML_STORE_URL"], owner, settings.get(isolation.VERIFY_SSL)
+                )
                 self.folders.append(folder)
                 new |= {name: SecretStr(text) for name, text in private.items()}
             self.names = tuple(sorted(new))
@@ -369,8 +371,15 @@ def export(
     return exported
 
 
-# Replacing these is the point of an isolated client, not worth a line.
-_OURS = {isolation.CONFIG_PATH, isolation.LOCAL_STORES_PATH, isolation.NO_DISK}
+# Replacing these is the point of an isolated client, or adds to them: not worth a line.
+_OURS = {
+    isolation.CONFIG_PATH,
+    isolation.LOCAL_STORES_PATH,
+    isolation.NO_DISK,
+    isolation.VERIFY_SSL,
+    "NO_PROXY",
+    "no_proxy",
+}
 
 
 def resume() -> None:

@@ -20,19 +20,22 @@ from mlauth.credentials.zenml import (
     API_TOKEN,
     TYPE,
     URL,
-    VERIFY_SSL,
     ca_of,
     host_of,
     is_off,
     key_problem,
     near_misses,
     probe_server,
+    refuse_ca,
+    refuse_detour,
+    refuse_netrc,
     refuse_password,
     url_problem,
 )
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
 from mlauth.http import is_loopback
+from mlauth.isolation import VERIFY_SSL
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.resolving import Expired, all_or_errors, try_all
@@ -242,6 +245,9 @@ def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
             result.warnings.append(
                 f"{API_TOKEN} is set too: ZenML's client ignores it and logs in with the key"
             )
+        refuse_ca(url, os.environ)
+        refuse_netrc(url)
+        refuse_detour(url)
         if is_off(os.environ.get(VERIFY_SSL, "")):
             result.warnings.append(f"{VERIFY_SSL} is off: ZenML's client does not verify TLS")
         result.detail = f"{URL} and {API_KEY if key else API_TOKEN} are set"

@@ -84,7 +84,7 @@ class Service:
         self.host = urlsplit(url).netloc
         self._deadline = deadline
         self._sent = False
-        proxy = None if is_loopback(url) else proxy_of(url)
+        proxy = None if is_loopback(url) else _usable_proxy(url)
         tls_to_proxy = proxy is not None and proxy.scheme == "https"
         verify = _verification(url.startswith("https") or tls_to_proxy, ca)
         trust = verify if tls_to_proxy and isinstance(verify, ssl.SSLContext) else None
@@ -259,15 +259,18 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def proxy_of(url: str) -> httpx.URL | None:
-    """Return the proxy through which requests, and so ZenML's client, asks a URL here, or None.
+def makes_a_detour(url: str) -> bool:
+    """Say whether ZenML's client would ask a server on this machine through a proxy."""
+    return is_loopback(url) and _proxy(url) is not None
+
+
+def _usable_proxy(url: str) -> httpx.URL | None:
+    """Return the proxy to ask a URL through, or None.
 
     Raises:
         StageFailed: what the environment names is no proxy that HTTP can use.
         StageUnknown: it is a SOCKS proxy.
     """
-    if not getproxies():
-        return None
     proxy = _proxy(url)
     if proxy is None:
         return None
@@ -289,7 +292,12 @@ def proxy_of(url: str) -> httpx.URL | None:
 
 
 def _proxy(url: str) -> httpx.URL | None:
-    """Return what the environment names; httpx's URLs do not show the password in one."""
+    """Return the proxy through which requests, and so ZenML's client, asks a URL here, or None.
+
+    Not as text: httpx's URLs do not show the password in one.
+    """
+    if not getproxies():
+        return None
     # The rule for NO_PROXY differs from httpx's, and from version to version, so requests is asked.
     # Imported where a proxy is configured: 0.1 s, which nobody else is to wait for.
     from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy

@@ -29,19 +29,23 @@ CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 # Without the ZENML_ prefix; the prefixed name has no effect.
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
+VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
 
 _FOLDER = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<made>\d+)\.\w+\Z")
+_KIND = rb"(?:TRUSTED |X509 )?CERTIFICATE-----"
+_CERTIFICATE = re.compile(rb"-----BEGIN %b.+?-----END %b" % (_KIND, _KIND), re.DOTALL)
 # Of the user's configuration what is no secret and not about another server.
 _KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")
 _KEPT_FOR_SAME_SERVER = ("active_stack_id", "active_project_id")
 
 
-def isolate(store_url: str, owner: int) -> tuple[str, dict[str, str]]:
+def isolate(store_url: str, owner: int, ca: str | None = None) -> tuple[str, dict[str, str]]:
     """Make a private directory for ZenML's client.
 
     Args:
         store_url: the server that the client will use.
         owner: the process that lives as long as the directory is needed.
+        ca: the CA bundle, path or PEM text, that the client is to trust, if it is not the usual.
 
     Returns:
         The directory, and the variables that make the client use it.
@@ -51,6 +55,10 @@ def isolate(store_url: str, owner: int) -> tuple[str, dict[str, str]]:
     """
     before = _config_directory()
     kept = _kept_settings(before, store_url)
+    stores = os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores")
+    variables = {LOCAL_STORES_PATH: stores, NO_DISK: "true"}
+    if ca is not None:
+        variables[VERIFY_SSL] = _keep_certificates(ca, stores)
     try:
         sweep()
         folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{int(time.time())}.")
@@ -62,11 +70,35 @@ def isolate(store_url: str, owner: int) -> tuple[str, dict[str, str]]:
             f"no private directory can be made for ZenML's client: {error.strerror}: give the "
             "worker or the container a directory that this user may write to, and name it in TMPDIR"
         ) from None
-    return folder, {
-        CONFIG_PATH: folder,
-        LOCAL_STORES_PATH: os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores"),
-        NO_DISK: "true",
-    }
+    return folder, {CONFIG_PATH: folder, **variables}
+
+
+def _keep_certificates(ca: str, stores: str) -> str:
+    """Keep a CA bundle where ZenML's client takes it as it is, in a file named after its content.
+
+    Any other bundle the client copies to one file, which so becomes the trust of every other run.
+    """
+    folder = Path(stores, "certificates")
+    try:
+        bundle = ca.encode() if "-----BEGIN" in ca else Path(ca).read_bytes()
+        # Nothing else: somebody may keep a private key in the same file.
+        content = b"\n".join([*_CERTIFICATE.findall(bundle), b""])
+        file = folder / f"mlauth-{hashlib.sha256(content).hexdigest()[:32]}.pem"
+        if not file.is_file() or file.read_bytes() != content:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    out.write(content)
+                os.replace(temporary, file)  # whole, for a client that reads it meanwhile
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise ActivationError(
+            f"the CA bundle cannot be kept for ZenML's client in {folder}: {error.strerror}: give "
+            f"the run a directory that this user may write to, and name it in {LOCAL_STORES_PATH}"
+        ) from None
+    return str(file)
 
 
 def remove(folder: str) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import ssl
+import subprocess
+import sys
 import uuid
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
+import requests
 import trustme
 from pydantic import SecretStr
 
@@ -18,7 +24,7 @@ from mlauth.demo.servers import ZenMLServer
 from mlauth.stores import memory
 from tests.accounts import LOGIN, Account
 from tests.credentials.keys import api_key
-from tests.servers.faults import answer, faulty, silent
+from tests.servers.faults import FaultyServer, answer, faulty, silent
 
 ZENML_VERSION = metadata.version("zenml")
 
@@ -260,6 +266,90 @@ def test_a_server_with_a_certificate_of_the_companys_own(
             from zenml.client import Client
 
             assert Client().active_user.name == "tls"
+            # Another account, on a server with another CA, in another process of this user.
+            other = trustme.CA()
+            other.cert_pem.write_to_path(str(folder / "other.pem"))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            other.issue_cert("127.0.0.1").configure_cert(context)
+            info = requests.get(f"{server.url}/api/v1/info", verify=str(folder / "ca.pem")).content
+            with faulty(answer(200, info), tls=context) as second:
+                done = subprocess.run(
+                    [sys.executable, "-c", OTHER_CLIENT, second.url, str(folder / "other.pem")],
+                    env={**os.environ, "ZENML_STORE_VERIFY_SSL": "true"},
+                    capture_output=True,
+                    text=True,
+                )
+                assert done.returncode == 0, done.stderr
+                assert second.requests
+            Client().zen_store.reinitialize_session()  # type: ignore[attr-defined]
+            assert Client().active_user.name == "tls"
+
+
+OTHER_CLIENT = """
+import sys
+import mlauth
+from mlauth.stores import memory
+from tests.credentials.keys import api_key
+
+memory.put("other", api_key())
+fields = {"store_url": sys.argv[1], "api_key": "memory://other", "ca_bundle": sys.argv[2]}
+with mlauth.activate(mlauth.ZenMLCredentials.of("test", fields), verify=False):
+    from zenml.config.global_config import GlobalConfiguration
+    from zenml.zen_stores.rest_zen_store import RestZenStore
+
+    configuration = GlobalConfiguration().store_configuration
+    print(RestZenStore(config=configuration, skip_default_registrations=True).server_info.version)
+"""
+
+
+def test_each_ca_bundle_has_a_file_of_its_own(
+    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZenML's client copies any other to one file that all its runs share."""
+    from zenml.config.global_config import GlobalConfiguration
+
+    memory.put("key", api_key())
+    private_key = trustme.CA().issue_cert("other.test").private_key_pem.bytes()
+    bundles = [trustme.CA().cert_pem.bytes() for _ in range(3)]
+    for index, bundle in enumerate(bundles):
+        (tmp_path / f"{index}.pem").write_bytes(b"# caf\xc3\xa9\n" + bundle + private_key)
+    monkeypatch.setenv("ZENML_STORE_VERIFY_SSL", str(tmp_path / "2.pem"))
+    used = []
+    for ca in (str(tmp_path / "0.pem"), bundles[1].decode(), None, str(tmp_path / "0.pem")):
+        start = {"store_url": "https://zenml.corp.test", "api_key": "memory://key"}
+        fields = start if ca is None else {**start, "ca_bundle": ca}
+        with mlauth.activate(ZenMLCredentials.of("test", fields), verify=False) as activation:
+            verify = GlobalConfiguration().store_configuration.verify_ssl  # type: ignore[attr-defined]
+            assert activation.warnings == ()
+            used.append(Path(verify))
+    folder = clean_environment / ".config/zenml/local_stores/certificates"
+    assert [path.read_bytes() for path in used] == [*bundles, bundles[0]]
+    assert sorted(folder.iterdir()) == sorted(set(used))
+    assert all(path.parent == folder for path in used)
+
+
+def test_a_ca_bundle_is_one_file_or_text(account: Account, tmp_path: Path) -> None:
+    detail = failed(mlauth.check(credentials(account, ca_bundle=str(tmp_path))), Stage.CONFIGURED)
+    assert detail == (
+        f"the CA bundle {tmp_path} is a directory, which ZenML's client does not take: correct "
+        "ca_bundle"
+    )
+
+
+def test_a_ca_bundle_that_cannot_be_kept_is_one_line(
+    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ZENML_LOCAL_STORES_PATH", str(tmp_path / "file"))
+    memory.put("key", api_key())
+    ca = trustme.CA().cert_pem.bytes().decode()
+    start = {"store_url": "https://zenml.corp.test", "api_key": "memory://key", "ca_bundle": ca}
+    with (
+        pytest.raises(mlauth.MLAuthError, match=r"cannot be kept .*Not a directory.*_STORES_PATH$"),
+        mlauth.activate(ZenMLCredentials.of("test", start), verify=False),
+    ):
+        pass
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_profile_is_checked_as_a_whole(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +462,83 @@ class TestTheEnvironment:
             ZENML_STORE_VERIFY_SSL="false",
         )
         assert len(report.warnings) == 2
+
+    @pytest.fixture
+    def detour(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+        for name in ("NO_PROXY", "no_proxy", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with faulty(answer(200)) as detour:
+            monkeypatch.setenv("HTTP_PROXY", detour.url)
+            yield detour
+            assert detour.requests == []
+
+    def test_a_proxy_before_a_server_on_this_machine_fails(self, detour: FaultyServer) -> None:
+        url = self.account.server.url
+        right = {"ZENML_STORE_URL": url, "ZENML_STORE_API_KEY": self.account.key}
+        detail = failed(self.given(**right), Stage.CONFIGURED)
+        assert detail == (
+            f"{url} is this machine, but ZenML's client would send its key to the proxy of "
+            "HTTP_PROXY or ALL_PROXY: put 127.0.0.1 into NO_PROXY"
+        )
+        assert self.given(**right, NO_PROXY="127.0.0.1").status is Status.PASSED
+
+    def test_an_activation_makes_zenmls_client_go_straight_to_this_machine(
+        self, detour: FaultyServer
+    ) -> None:
+        from zenml.client import Client
+
+        self.set("NO_PROXY", "other.test")
+        with mlauth.activate(credentials(self.account)) as activation:
+            assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "other.test,127.0.0.1"
+            assert Client().active_user.name == self.account.name
+            assert activation.warnings == ()
+        assert os.environ["NO_PROXY"] == "other.test"
+        assert "no_proxy" not in os.environ
+
+    @pytest.mark.parametrize("entry", ["machine 127.0.0.1", "default"])
+    def test_an_entry_of_netrc_that_the_client_would_send_fails(
+        self, entry: str, clean_environment: Path
+    ) -> None:
+        right = {
+            "ZENML_STORE_URL": self.account.server.url,
+            "ZENML_STORE_API_KEY": self.account.key,
+        }
+        netrc = clean_environment / ".netrc"
+        netrc.write_text("machine other.test login canary password canary\n")
+        assert self.given(**right).status is Status.PASSED
+        netrc.write_text(f"{entry} login canary password canary\n")
+        detail = failed(self.given(**right), Stage.CONFIGURED)
+        assert detail.startswith("~/.netrc has an entry for 127.0.0.1 or a default one, and ZenML")
+        assert failed(mlauth.check(credentials(self.account)), Stage.CONFIGURED) == detail
+        assert self.given(**right, NETRC="/dev/null").status is Status.PASSED
+
+    @pytest.mark.parametrize("value", ["", " true", "/nowhere/ca.pem", "FOLDER", "-----BEGIN x"])
+    def test_a_ca_bundle_that_zenmls_client_cannot_use_fails(
+        self, value: str, tmp_path: Path
+    ) -> None:
+        from zenml.zen_stores.rest_zen_store import RestZenStoreConfiguration
+
+        value = value.replace("FOLDER", str(tmp_path))
+        authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        self.set("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))  # what "true" would trust
+        self.set("ZENML_LOCAL_STORES_PATH", str(tmp_path / "stores"))
+        with faulty(answer(200), tls=context) as server:
+            for verify, passes in (("true", True), (value, False)):
+                theirs = RestZenStoreConfiguration(url=server.url, verify_ssl=verify).verify_ssl
+                try:
+                    assert requests.get(server.url, verify=theirs, timeout=5).ok
+                except OSError:  # requests' own errors are such, too
+                    assert not passes
+                else:
+                    assert passes
+            report = self.given(
+                ZENML_STORE_URL=server.url,
+                ZENML_STORE_API_KEY=self.account.key,
+                ZENML_STORE_VERIFY_SSL=value,
+            )
+        assert failed(report, Stage.CONFIGURED).endswith(": correct ZENML_STORE_VERIFY_SSL")
 
 
 def test_a_walk_that_hangs_between_stages_is_unknown(

@@ -21,7 +21,15 @@ from zenml.utils import source_utils
 from mlauth import hosts, redaction
 from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.credentials.zenml import host_of, near_misses, probe_server, refusal, server_info
+from mlauth.credentials.zenml import (
+    host_of,
+    near_misses,
+    probe_server,
+    refusal,
+    refuse_detour,
+    refuse_netrc,
+    server_info,
+)
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.http import Service
@@ -195,6 +203,8 @@ def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
     """Return the store of ZenML's client and its token, which it may have to log in for."""
     url = _server_url()
     if url is not None:
+        refuse_netrc(url)
+        refuse_detour(url)
         try:
             store: Any = Client().zen_store
             return store, SecretStr(store.get_or_generate_api_token())

@@ -26,11 +26,20 @@ from mlauth.credentials import Credentials, Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.faults import plain
-from mlauth.http import Answer, Service, ca_problem, has_plain_host, is_loopback
+from mlauth.http import (
+    Answer,
+    Service,
+    ca_problem,
+    has_plain_host,
+    is_loopback,
+    makes_a_detour,
+    netrc_problem,
+)
+from mlauth.isolation import VERIFY_SSL
 from mlauth.references import SecretReference
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
-URL, VERIFY_SSL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_VERIFY_SSL", "ZENML_STORE_TYPE"
+URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
 # Names that people write for those above. ZenML ignores them and runs on a local store instead.
 NEAR_MISSES = {
     "ZENML_URL": URL,
@@ -64,7 +73,8 @@ class ZenMLCredentials(Credentials):
         stack: the name of the stack to run on.
         project: the name of the project to run in.
         credential: what the flow gets: the long-lived key, or only a token of one login.
-        ca_bundle: a file with the CA certificates that the server's certificate is from.
+        ca_bundle: a file with the CA certificates that the server's certificate is from, or the
+            PEM text of these.
         allow_insecure: whether `http` may go beyond this machine.
     """
 
@@ -115,10 +125,14 @@ class ZenMLCredentials(Credentials):
 
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look for near misses and left-overs; see `Credentials.configured`."""
-        problem = ca_problem(self.ca_bundle) if self.ca_bundle else None
-        if problem:
-            raise InvalidCredentials(f"{problem}: correct ca_bundle")
+        if self.ca_bundle:
+            problem = ca_problem(self.ca_bundle)
+            if problem:
+                raise InvalidCredentials(f"{problem}: correct ca_bundle")
+        else:
+            refuse_ca(self.store_url, environment)
         refuse_password(environment)
+        refuse_netrc(self.store_url)
         warnings = near_misses(environment)
         if not self.ca_bundle and is_off(environment.get(VERIFY_SSL, "")):
             warnings.append(
@@ -167,9 +181,10 @@ class ZenMLCredentials(Credentials):
         return self._exports(key, token, ids)
 
     def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
-        settings = {URL: self.store_url}
-        if self.ca_bundle:
-            settings[VERIFY_SSL] = os.path.abspath(self.ca_bundle)
+        settings = {URL: self.store_url, **_direct(self.store_url)}
+        ca = self.ca_bundle or ca_of(os.environ)
+        if ca:
+            settings[VERIFY_SSL] = ca if "-----BEGIN" in ca else os.path.abspath(ca)
         if os.environ.get(TYPE, "rest") != "rest":
             settings[TYPE] = "rest"  # left over from another store, it would win over the URL
         for name, variable in (
@@ -307,15 +322,65 @@ def host_of(url: str) -> str:
 
 def is_off(value: str) -> bool:
     """Say whether ZenML reads a value of `ZENML_STORE_VERIFY_SSL` as false."""
-    return value.strip().lower() in {"0", "false", "f", "n", "no", "off"}
+    return value.lower() in {"0", "false", "f", "n", "no", "off"}
 
 
 def ca_of(environment: Mapping[str, str]) -> str | None:
-    """Return the CA bundle, path or PEM text, that the user gave ZenML's own client."""
-    value = environment.get(VERIFY_SSL, "")
-    if is_off(value) or value.strip().lower() in {"", "1", "true", "t", "y", "yes", "on"}:
-        return None
-    return value
+    """Return the CA bundle, path or PEM text, that the user gave ZenML's own client.
+
+    That takes everything for one that is not exactly a word for yes or no, even an empty text.
+    """
+    value = environment.get(VERIFY_SSL, "true")
+    return None if is_off(value) or value.lower() in {"1", "true", "t", "y", "yes", "on"} else value
+
+
+def refuse_ca(url: str, environment: Mapping[str, str]) -> None:
+    """Refuse a CA bundle of the environment that ZenML's client cannot use.
+
+    Raises:
+        InvalidCredentials: it cannot.
+    """
+    ca = ca_of(environment)
+    problem = ca_problem(ca) if ca is not None and url.startswith("https") else None
+    if problem:
+        raise InvalidCredentials(f"{problem}: correct {VERIFY_SSL}")
+
+
+def refuse_netrc(url: str) -> None:
+    """Refuse an entry of `.netrc`, which ZenML's client would send in place of its token.
+
+    Raises:
+        InvalidCredentials: there is one for the server, or for every host.
+    """
+    problem = netrc_problem(url)
+    if problem:
+        raise InvalidCredentials(problem)
+
+
+def refuse_detour(url: str) -> None:
+    """Refuse a proxy between ZenML's client and a server on this machine.
+
+    Raises:
+        InvalidCredentials: the client would send its key there.
+    """
+    if makes_a_detour(url):
+        host = urlsplit(url).hostname
+        raise InvalidCredentials(
+            f"{url} is this machine, but ZenML's client would send its key to the proxy of "
+            f"{urlsplit(url).scheme.upper()}_PROXY or ALL_PROXY: put {host} into NO_PROXY"
+        )
+
+
+def _direct(url: str) -> dict[str, str]:
+    """Return what makes ZenML's client ask a server on this machine without a proxy."""
+    if not makes_a_detour(url):
+        return {}
+    lower, upper = os.environ.get("no_proxy"), os.environ.get("NO_PROXY")
+    host = urlsplit(url).hostname or ""
+    return {
+        "no_proxy": ",".join(filter(None, [lower or upper, host])),
+        "NO_PROXY": ",".join(filter(None, [upper or lower, host])),
+    }
 
 
 def refuse_password(environment: Mapping[str, str]) -> None:

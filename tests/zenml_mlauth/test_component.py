@@ -26,6 +26,7 @@ from mlauth.demo.servers import ZenMLServer
 from mlauth.errors import CheckFailed
 from tests.accounts import LOGIN, Account
 from tests.credentials.keys import api_key
+from tests.servers.faults import answer, faulty
 from tests.servers.proxy import Request, proxy
 from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
@@ -259,6 +260,38 @@ def test_a_token_that_the_client_can_replace_is_no_failure(me: Account) -> None:
     store._api_token = None
     store.session.headers["Authorization"] = f"Bearer {stale.access_token}"
     assert zenml_mlauth.check(me.name).facts["account"] == me.name
+
+
+def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
+    account: Account, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NETRC", raising=False)
+    with connected(account):
+        netrc = clean_environment / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login canary password canary-password\n")
+        with pytest.raises(Exception, match="credentials"):
+            _ = Client().active_user  # why: the client sends those in place of its token
+        isolation.forget_client()
+        with pytest.raises(CheckFailed) as caught:
+            zenml_mlauth.check(account.name)
+        assert str(caught.value) == (
+            "zenml, configured: ~/.netrc has an entry for 127.0.0.1 or a default one, and ZenML's "
+            "client would send that in place of its token: remove the entry, or set "
+            "NETRC=/dev/null"
+        )
+        monkeypatch.setenv("NETRC", "/dev/null")
+        isolation.forget_client()
+        assert zenml_mlauth.check(account.name).facts["account"] == account.name
+
+
+def test_a_proxy_before_a_server_on_this_machine_is_said(me: Account) -> None:
+    with faulty(answer(200)) as detour:
+        with (
+            environment(HTTP_PROXY=detour.url, NO_PROXY="", no_proxy=""),
+            pytest.raises(CheckFailed, match=r"would send its key to the proxy of HTTP_PROXY"),
+        ):
+            zenml_mlauth.check(me.name)
+        assert detour.requests == []
 
 
 @pytest.mark.parametrize("position", ["first", "last"])
