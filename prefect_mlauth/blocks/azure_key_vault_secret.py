@@ -11,13 +11,13 @@ from pydantic import Field, SecretStr
 from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import redaction, resolve, stores
-from mlauth.errors import InvalidReference, SecretUnusable
+from mlauth.deadline import Deadline
+from mlauth.errors import DeadlineExceeded, InvalidReference, SecretUnusable, StoreUnavailable
 from mlauth.references import SecretReference
 from mlauth.resolving import refuse_hosts
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
 _SCHEME = "azurekv"
-_TIMEOUT = 30.0
 
 
 class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
@@ -53,6 +53,13 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
         title="Version",
         description="The version to read; by default the latest. Writing makes a new one.",
     )
+    timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        title="Time limit",
+        description="Seconds for reading, or for writing.",
+    )
 
     async def aread_secret(self) -> bytes:
         """Read the secret; see `read_secret`."""
@@ -87,29 +94,39 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
             The reference of the new version, which `mlauth.resolve` reads.
 
         Raises:
-            StoreError: it was not written; one line.
+            StoreError: it was not written, or (`StoreUnavailable`) may not have been; one line.
         """
         return self._write(secret_data)
 
     def _read(self) -> bytes:
-        value = resolve(self._reference(self.version), timeout=_TIMEOUT)
+        value = resolve(self._reference(self.version), timeout=self.timeout)
         redaction.guard_logging()
         return value.get_secret_value().encode()
 
     def _write(self, secret_data: bytes) -> str:
         reference = self._reference(None)
         try:
-            text = secret_data.decode()
+            value = SecretStr(secret_data.decode())
         except UnicodeDecodeError:
             raise SecretUnusable(
                 f"{reference} cannot be written: the data is not UTF-8 text, which Key Vault "
                 "stores: encode it, for instance as base64"
             ) from None
         refuse_hosts([reference])
-        redaction.register([text])
+        redaction.register([value.get_secret_value()])
         redaction.guard_logging()
         store = cast("stores.WritableStore", stores.new_store(_SCHEME))
-        return str(self._reference(store.write(reference, SecretStr(text), timeout=_TIMEOUT)))
+        deadline = Deadline(self.timeout)
+        try:
+            version = deadline.run(
+                lambda: store.write(reference, value, timeout=deadline.inner().remaining()),
+                f"{reference} is not known to be written",
+            )
+        except DeadlineExceeded as error:
+            raise StoreUnavailable(
+                f"{error}, from the store or from what says who asks: it may have been written"
+            ) from None
+        return str(self._reference(version))
 
     def _validate_fields(self) -> None:
         for field, value in (("vault", self.vault), ("name", self.name)):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from typing import Any
 
 import pytest
 
 import mlauth
 from mlauth import azure_identity
 from mlauth.demo.servers import PrefectServer
-from mlauth.errors import InvalidBlock, SecretDenied, SecretNotFound, SecretUnusable
+from mlauth.errors import (
+    InvalidBlock,
+    SecretDenied,
+    SecretNotFound,
+    SecretUnusable,
+    StoreUnavailable,
+)
 from mlauth.redaction import mask
 from prefect_mlauth import AzureKeyVaultSecret
 from tests.prefect_mlauth.conftest import Project, block_documents, digest
@@ -91,9 +99,31 @@ def test_what_cannot_be_read_or_written_is_one_line(
         assert canary not in str(caught.value)
 
 
+def test_reading_and_writing_end_with_their_time_limit(
+    vault: Vault, azure: Azure, monkeypatch: pytest.MonkeyPatch, canary: str
+) -> None:
+    """Whatever hangs: what says who asks has time limits of its own, which are longer."""
+    vault.put("key", canary)
+    identity = azure.identity("get", "set")
+    for name, value in azure.environment(identity).items():
+        monkeypatch.setenv(name, value)
+    identity.faults.hang(20)
+    secret = AzureKeyVaultSecret(vault=vault.host, name="key", timeout=1.5)
+    start = time.monotonic()
+    for call in (secret.read_secret, lambda: secret.write_secret(b"canary-new")):
+        with pytest.raises(
+            StoreUnavailable, match=r"within 1\.5 s, from the store or from"
+        ) as late:
+            call()
+        assert "canary" not in str(late.value)
+    assert time.monotonic() - start < 8  # one of the identity's own limits alone is 10
+    assert vault.values("key") == [canary]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"timeout": 0}, "timeout: Input should be greater than 0"),
         ({"name": "a_canary"}, "a secret's name has 1 to 127 letters, digits and hyphens"),
         ({"vault": "canary_"}, "a vault's name has 3 to 24 letters"),
         ({"vault": "acme/canary"}, "vault has a '/' in it"),
@@ -102,7 +132,7 @@ def test_what_cannot_be_read_or_written_is_one_line(
     ],
 )
 def test_names_that_key_vault_does_not_have_are_refused_and_not_repeated(
-    fields: dict[str, str], said: str
+    fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidBlock, match=said) as caught:
         AzureKeyVaultSecret(**{"vault": "acme", "name": "key", **fields})
