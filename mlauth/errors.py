@@ -100,6 +100,10 @@ class InvalidBlock(MLAuthError):
     """
 
 
+class InvalidComponent(MLAuthError, ValueError):
+    """A setting of the ZenML component is missing where ZenML needs it."""
+
+
 class ActivationError(MLAuthError):
     """A value cannot be exported, or the process is not one that credentials may be exported in."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if find_spec("prefect") is None:
     raise ModuleNotFoundError(
-        "prefect_mlauth needs Prefect: pip install 'mlauth[prefect]'", name="prefect"
+        "prefect_mlauth needs Prefect: install mlauth[prefect]", name="prefect"
     )
 if TYPE_CHECKING:
     from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials

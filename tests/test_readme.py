@@ -53,6 +53,21 @@ def environment(monkeypatch: pytest.MonkeyPatch, project: Path) -> dict[str, str
     return dict(os.environ)
 
 
+def test_nothing_is_installed_by_a_name_that_somebody_else_could_register() -> None:
+    """As long as the project is on no public index."""
+    folders = ("docs", "deployments", "mlauth", "prefect_mlauth", "zenml_mlauth")
+    pages = [*ROOT.glob("*.md"), *(path for name in folders for path in (ROOT / name).rglob("*"))]
+    named = [
+        f"{path.name}: {part}"
+        for path in pages
+        if path.suffix in {".md", ".py", ".yaml"} or path.name == "Dockerfile"
+        for installs in re.findall(r"pip install ([^`\n]*)", path.read_text(encoding="utf-8"))
+        for part in re.split(r"[\s\"']+", installs)
+        if re.match(r"mlauth($|[\[=<>~])", part)
+    ]
+    assert named == ["README.md: mlauth"]  # which says what that would do
+
+
 def test_the_first_example_is_the_deployment_that_tests_run() -> None:
     deployed = yaml.safe_load((ROOT / "deployments/zenml-on-prefect/prefect.yaml").read_text())
     # The folder's own README registers a stack for it, too.

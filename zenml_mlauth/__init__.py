@@ -7,7 +7,7 @@ docs/zenml-component.md. Code that has no such component calls `zenml_mlauth.che
 from importlib.util import find_spec
 
 if find_spec("zenml") is None:
-    raise ModuleNotFoundError("zenml_mlauth needs ZenML: pip install 'mlauth[zenml]'", name="zenml")
+    raise ModuleNotFoundError("zenml_mlauth needs ZenML: install mlauth[zenml]", name="zenml")
 
 from zenml_mlauth.connection import check
 from zenml_mlauth.flavor import ServiceAccountCheckFlavor

@@ -16,7 +16,7 @@ from zenml.stack import StackValidator
 from zenml.utils import source_utils
 
 from mlauth.checks import CheckReport
-from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.errors import CheckFailed, InvalidComponent, MLAuthError
 from mlauth.profiles import load_profile
 from zenml_mlauth.connection import check_connection, failure
 from zenml_mlauth.flavor import ServiceAccountCheckConfig
@@ -93,11 +93,25 @@ class ServiceAccountCheck(BaseAlerter):
 
     @property
     def requirements(self) -> set[str]:
-        """Return what step images need; see `zenml.stack.StackComponent.requirements`."""
-        if self.config.requirements is not None:
-            return set(self.config.requirements)
-        extras = ",".join(sorted(self._extras()))
-        return {f"mlauth{f'[{extras}]' if extras else ''}=={metadata.version('mlauth')}"}
+        """Return what step images need; see `zenml.stack.StackComponent.requirements`.
+
+        ZenML asks when it builds an image, and a stack that needs none is not bothered.
+
+        Raises:
+            InvalidComponent: the setting is not there. There is no default, because no public
+                index has mlauth, so that anybody could put other code there under its name.
+        """
+        if self.config.requirements is None:
+            extras = ",".join(sorted(self._extras()))
+            mlauth = f"mlauth{f'[{extras}]' if extras else ''}"
+            version = metadata.version("mlauth")
+            raise InvalidComponent(
+                f"alerter {self.name!r} has no `requirements`, so ZenML does not know from where "
+                f"step images get mlauth, which is on no public index: zenml alerter update "
+                f"{self.name} --requirements='[\"{mlauth} @ https://…/mlauth-{version}-py3-none-any"
+                ".whl\"]', or --requirements='[]' if the image has it"
+            )
+        return set(self.config.requirements)
 
     def post(self, message: str, params: BaseAlerterStepParameters | None = None) -> bool:
         """Hand a message to the next alerter of the stack."""

@@ -38,8 +38,8 @@ class ServiceAccountCheckConfig(BaseAlerterConfig):
     )
     requirements: list[str] | None = Field(
         default=None,
-        description="What is installed into step images: by default this version of mlauth with "
-        "the extras that the profile needs; [] if the image has it.",
+        description="Where step images get mlauth from: requirements such as the URL of a wheel, "
+        "or [] if the image has it. Must be given for stacks whose images ZenML builds.",
     )
     timeout: float = Field(default=30.0, gt=0, description="Seconds for a whole check.")
 

@@ -61,7 +61,7 @@ def run_demo(*, keep: bool) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise DemoFailed(
-            f"the demo needs {', '.join(missing)}: pip install 'mlauth[demo]', or `make demo`"
+            f"the demo needs {', '.join(missing)}: install mlauth[demo], or `make demo`"
         )
     try:
         with _folder() as folder, ExitStack() as stack:

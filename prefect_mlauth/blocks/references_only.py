@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from importlib.metadata import metadata
 from typing import Any
 
 from prefect.blocks.core import Block
@@ -14,8 +15,17 @@ from mlauth.credentials import in_one_line
 from mlauth.errors import InvalidBlock, MLAuthError
 from mlauth.references import holds_key
 
-_DOCS = "https://github.com/mlauth/mlauth/blob/main/docs/blocks.md"
-_LOGO = "https://raw.githubusercontent.com/mlauth/mlauth/main/docs/logo.png"
+
+def _project_url(label: str) -> str | None:
+    """Return an address of pyproject.toml's project.urls, if the installed project has it."""
+    for entry in metadata("mlauth").get_all("Project-URL") or ():
+        name, _, url = entry.partition(", ")
+        if name == label:
+            return str(url)
+    return None
+
+
+_DOCS = _project_url("Documentation")
 
 
 class ReferencesOnly(Block, ABC):
@@ -23,8 +33,9 @@ class ReferencesOnly(Block, ABC):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    _documentation_url = _DOCS  # type: ignore[assignment]  # Prefect's blocks have text there too
-    _logo_url = _LOGO  # type: ignore[assignment]
+    # Prefect's own blocks have text there too.
+    _documentation_url = f"{_DOCS}/blocks.md" if _DOCS else None  # type: ignore[assignment]
+    _logo_url = _project_url("Logo")  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:

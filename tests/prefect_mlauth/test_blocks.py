@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -32,7 +33,7 @@ from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
 from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, block_documents
 from tests.servers.connect_proxy import connect_proxy
-from tests.servers.published import DOCS, HOST, published
+from tests.servers.published import DOCS, HOST, URLS, published
 
 URL = "https://zenml.example.com"
 REFERENCE = "env://NOWHERE"
@@ -75,8 +76,15 @@ class TestTheBlockStandards(BlockStandardTestSuite):
         assert HAS_PIL
 
     def test_the_documentation_is_a_page_that_is_there(self, block: type[Block]) -> None:
-        page = str(block._documentation_url).rpartition("/main/docs/")[2]
+        place, _, page = str(block._documentation_url).rpartition("/")
+        assert place == URLS["Documentation"]
         assert (DOCS / page).is_file()
+
+    def test_its_addresses_are_those_of_the_project_and_nobody_can_register_them(
+        self, block: type[Block]
+    ) -> None:
+        assert str(block._logo_url) == URLS["Logo"]
+        assert all(urlsplit(url).netloc == "mlauth.example.com" for url in URLS.values())
 
     def test_every_field_has_a_title_of_its_own(self, block: type[Block]) -> None:
         assert all(field.title for field in block.model_fields.values())

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import http.server
+import re
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trustme
 
-HOST = "raw.githubusercontent.com"
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+URLS = dict(
+    re.findall(r'^(\w+) = "(https://.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+)
+HOST, PATH = urlsplit(URLS["Documentation"])[1:3]
 
 
 class _Docs(http.server.SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
-        return super().translate_path(path.removeprefix("/mlauth/mlauth/main/docs"))
+        return super().translate_path(path.removeprefix(PATH))
 
     def log_message(self, *args: object) -> None:
         pass

@@ -12,18 +12,20 @@ from types import SimpleNamespace
 
 import pytest
 from zenml.client import Client
+from zenml.config import DockerSettings
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.exceptions import StackValidationError
 from zenml.login.credentials_store import get_credentials_store
 from zenml.models import OAuthTokenResponse
+from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
 import mlauth
 import zenml_mlauth
 from mlauth import EnvironmentSecrets, hosts, isolation
 from mlauth.demo.search import search
 from mlauth.demo.servers import ZenMLServer
-from mlauth.errors import CheckFailed
+from mlauth.errors import CheckFailed, InvalidComponent
 from tests.accounts import LOGIN, Account
 from tests.credentials.keys import api_key
 from tests.servers.faults import answer, faulty
@@ -439,17 +441,39 @@ def test_a_profile_that_is_not_in_the_source_root_is_one_line(me: Account) -> No
     assert "config_file nowhere.toml of profile 'prod' is not in the source root" in line
 
 
-def test_step_images_get_this_version_of_mlauth(me: Account, tmp_path: Path) -> None:
-    def requirements(**config: object) -> set[str]:
-        name = make_stack(**config)
-        return Client().active_stack.alerters[name].requirements
+def installed(**config: object) -> str:
+    """Return what ZenML, when it builds an image, installs for a stack with the component."""
+    make_stack(**config)
+    files = PipelineDockerImageBuilder.gather_requirements_files(
+        DockerSettings(), stack=Client().active_stack, log=False
+    )
+    return "\n".join(content for name, content, _ in files if "stack" in name)
 
-    version = metadata.version("mlauth")
-    assert requirements() == {f"mlauth=={version}"}
-    assert requirements(requirements="[]") == set()
-    assert requirements(requirements='["our-mlauth==1"]') == {"our-mlauth==1"}
-    file = profile(tmp_path, me.name, HF_TOKEN="env://HF")
-    assert requirements(profile="prod", config_file=file) == {f"mlauth=={version}"}
+
+@pytest.mark.parametrize("vault", [False, True])
+def test_step_images_get_no_mlauth_that_nobody_chose(
+    me: Account, tmp_path: Path, vault: bool
+) -> None:
+    config, extras = {}, ""
+    if vault:
+        file = profile(tmp_path, me.name, HF_TOKEN="azurekv://acme-prod/hf-token")
+        config, extras = {"profile": "prod", "config_file": file}, "[azurekv]"
+    with pytest.raises(InvalidComponent) as caught:
+        installed(**config)
+    wheel = f"https://…/mlauth-{metadata.version('mlauth')}-py3-none-any.whl"
+    name = next(iter(Client().active_stack.alerters))
+    assert str(caught.value) == (
+        f"alerter {name!r} has no `requirements`, so ZenML does not know from where step images "
+        f"get mlauth, which is on no public index: zenml alerter update {name} "
+        f"--requirements='[\"mlauth{extras} @ {wheel}\"]', or --requirements='[]' if the image has "
+        "it"
+    )
+
+
+def test_step_images_get_what_requirements_says(me: Account) -> None:
+    assert installed(requirements="[]") == ""
+    wheel = "mlauth @ https://wheels.example.com/mlauth-0.1.0-py3-none-any.whl"
+    assert installed(requirements=json.dumps([wheel])) == wheel
 
 
 @pytest.mark.parametrize(
