@@ -305,7 +305,7 @@ def _proxy(url: str) -> httpx.URL | None:
     chosen = select_proxy(url, get_environ_proxies(url))
     try:
         return httpx.URL(prepend_scheme_if_needed(chosen, "http")) if chosen else None
-    except (ValueError, httpx.InvalidURL):
+    except (ValueError, TypeError, httpx.InvalidURL):  # TypeError: requests', of a URL without host
         return httpx.URL()
 
 
@@ -321,8 +321,14 @@ def netrc_problem(url: str) -> str | None:
         return None
     from requests.utils import get_netrc_auth
 
-    if get_netrc_auth(url) is None:
-        return None
+    try:
+        if get_netrc_auth(url) is None:
+            return None
+    except UnicodeDecodeError:
+        return (
+            f"{found[0]} is no text, and ZenML's client stops there: correct it, or set "
+            "NETRC=/dev/null"
+        )
     return (
         f"{found[0]} has an entry for {urlsplit(url).hostname} or a default one, and ZenML's "
         "client would send that in place of its token: remove the entry, or set NETRC=/dev/null"

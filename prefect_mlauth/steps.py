@@ -49,7 +49,8 @@ def zenml_login(
         credential: `api_token` gives the flow only the token of that login, so that the
             long-lived key never enters its environment.
         timeout: seconds for everything together.
-        ca_bundle: a file with the CA certificates that the server's certificate is from.
+        ca_bundle: a file with the CA certificates that the server's certificate is from, or their
+            PEM text.
         allow_insecure: let `http` go beyond this machine.
 
     Returns:

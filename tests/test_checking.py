@@ -281,8 +281,9 @@ def test_a_server_with_a_certificate_of_the_companys_own(
                 )
                 assert done.returncode == 0, done.stderr
                 assert second.requests
-            Client().zen_store.reinitialize_session()  # type: ignore[attr-defined]
-            assert Client().active_user.name == "tls"
+            store = Client().zen_store
+            store.reinitialize_session()  # type: ignore[attr-defined]
+            assert store.get_user().name == "tls"
 
 
 OTHER_CLIENT = """

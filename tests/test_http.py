@@ -17,11 +17,13 @@ import pytest
 import requests
 import trustme
 from cryptography import x509
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import Secret
 
 from mlauth.checks import StageFailed, StageUnknown
 from mlauth.deadline import Deadline
-from mlauth.http import Answer, Service, ca_problem, is_loopback
+from mlauth.http import Answer, Service, ca_problem, is_loopback, netrc_problem
 from tests.servers.connect_proxy import connect_proxy
 from tests.servers.faults import Reply, answer, drip, endless, faulty, late, reset, silent
 
@@ -444,6 +446,40 @@ def test_a_proxy_that_is_none_is_one_line(value: str, no_proxies: pytest.MonkeyP
     message = refusal(StageFailed, "https://zenml.corp.test")
     assert "which is no proxy for HTTP: name one with http://host:port" in message
     assert "canary" not in message
+
+
+NO_NUL = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+
+@given(proxy=st.text(NO_NUL, max_size=20), hosts=st.text(NO_NUL, max_size=20))
+@example(proxy="http://h:99999", hosts="")
+@example(proxy="//", hosts="fd00::/8,10.0.0.0/,[")
+@example(proxy="http://[::1", hosts="::")
+def test_whatever_names_a_proxy_is_used_or_one_line(proxy: str, hosts: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PROXIES:
+            patch.delenv(name, raising=False)
+            patch.delenv(name.lower(), raising=False)
+        for scheme in ("", "http://", "socks5://me:canary@"):
+            patch.setenv("HTTPS_PROXY", f"{scheme}{proxy}")
+            patch.setenv("NO_PROXY", hosts)
+            try:
+                Service("https://zenml.corp.test", Deadline(1)).__exit__()
+            except (StageFailed, StageUnknown) as error:
+                assert "\n" not in str(error)
+                assert "canary" not in str(error)
+
+
+def test_netrc_that_stops_zenmls_client_is_said(
+    no_proxies: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "netrc").write_bytes(b"machine zenml.corp.test login \xff password x\n")
+    no_proxies.setenv("NETRC", str(tmp_path / "netrc"))
+    with faulty(answer(200)) as server, pytest.raises(UnicodeDecodeError):
+        requests.get(server.url, timeout=5)
+    assert "netrc is no text, and ZenML's client stops there" in (
+        netrc_problem("https://zenml.corp.test") or ""
+    )
 
 
 def test_netrc_is_not_read(no_proxies: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ class ZenMLCredentials(Credentials):
         stack: the name of the stack to run on.
         project: the name of the project to run in.
         credential: what the flow gets: the long-lived key, or only a token of one login.
-        ca_bundle: a file with the CA certificates that the server's certificate is from, or the
-            PEM text of these.
+        ca_bundle: a file with the CA certificates that the server's certificate is from, or their
+            PEM text.
         allow_insecure: whether `http` may go beyond this machine.
     """
 
