@@ -1,7 +1,8 @@
 """Values that were resolved are masked in log records, in the spellings that logs have them in.
 
 Masked are values of four characters or more (shorter ones would garble every line): plain,
-base64 (also inside of a longer encoded text), URL-encoded and JSON-escaped.
+base64 (also inside of a longer encoded text), URL-encoded and JSON-escaped; and of a value in
+several lines each line.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
 _SHORTEST = 4
+# What encoders of URLs leave as it is: Python's, HTML forms', JavaScript's two.
+_SAFE = ("", "/", "*", "!'()*", "!'()*;,/?:@&=+$#")
 
 _lock = threading.Lock()
 _values: set[str] = set()
-_spellings: list[str] = []  # the longest first: of two that start alike, none leaves its end
+_spellings: list[str] = []
+# The lines of values that have many, by their first characters and their length: 60,000 that are
+# looked for one by one cost 7 ms for each log record.
+_MANY = 100
+_lines: dict[str, dict[int, set[str]]] = {}
 
 
 def register(values: Iterable[str]) -> None:
@@ -28,34 +38,71 @@ def register(values: Iterable[str]) -> None:
     Args:
         values: the secrets; those under four characters are left out.
     """
+    if _learn(values):
+        guard_logging()
+
+
+def _learn(values: Iterable[str]) -> bool:
+    """Keep the values that are new, and say if any is."""
     global _spellings  # noqa: PLW0603 - logging is one for the process, and so is this
     with _lock:
         new = {value for value in values if len(value) >= _SHORTEST} - _values
         if not new:
-            return
+            return False
         _values.update(new)
-        every = {*_spellings, *(spelling for value in new for spelling in spellings(value))}
         # No regular expression: compiling one takes 12 s for a value of 1 MiB.
-        _spellings = sorted(every, key=len, reverse=True)
-    guard_logging()
+        every = {each for value in new for each in spellings(value)}
+        for value in new:
+            found = {line.strip() for line in value.splitlines()}
+            found = {line for line in found if len(line) >= _SHORTEST}
+            if len(found) <= _MANY:
+                every |= found
+                continue
+            for line in found:
+                _lines.setdefault(line[:_SHORTEST], {}).setdefault(len(line), set()).add(line)
+        _spellings = list({*_spellings, *every})
+    return True
 
 
 def mask(text: str) -> str:
     """Return the text with every registered value replaced by `***`."""
+    found: list[tuple[int, int]] = []
     for spelling in _spellings:
-        if spelling in text:
-            text = text.replace(spelling, MASK)
-    return text
+        start = text.find(spelling) if spelling in text else -1  # `in` is three times as fast
+        while start >= 0:
+            found.append((start, start + len(spelling)))
+            start = text.find(spelling, start + 1)
+    if _lines:
+        found += _places_of_lines(text)
+    if not found:
+        return text
+    masked, end = [], 0
+    for start, stop in sorted(found):
+        if start >= end:  # else it overlaps the one before, and one mask is for both
+            masked += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*masked, text[end:]])
+
+
+def _places_of_lines(text: str) -> Iterator[tuple[int, int]]:
+    """Look for lines once at each character, however many there are."""
+    lines_that_start_with = _lines.get
+    for start in range(len(text) - _SHORTEST + 1):
+        lengths = lines_that_start_with(text[start : start + _SHORTEST])
+        if lengths:
+            for length, lines in list(lengths.items()):  # another thread may add to them
+                if text[start : start + length] in lines:
+                    yield start, start + length
 
 
 def spellings(value: str) -> set[str]:
     """Return the spellings in which a value is looked for: see the module's description."""
     data = value.encode("utf-8", "surrogatepass")
-    found = {value, quote(data, safe=""), quote(data), quote_plus(data)}
-    found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    found = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     found |= {repr(value)[1:-1]}
-    # Lines of a key in several lines are logged one by one.
-    found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 16}
+    in_urls = {encode(data, safe=safe) for safe in _SAFE for encode in (quote, quote_plus)}
+    in_urls |= {each.replace("~", "%7E") for each in in_urls}  # as HTML forms have it
+    found |= in_urls | {re.sub("%..", lambda code: code[0].lower(), each) for each in in_urls}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         # With padding for the value alone; and what is the same in the encoding of a longer
         # text (`user:value`), whose neighbours decide the first and the last characters.
@@ -85,7 +132,7 @@ def guard_logging() -> None:
 
     Records are masked when they are made, whatever handler somebody adds later (ZenML does, on
     import); the handlers that exist mask once more what their formatters add, such as the
-    locals of a traceback.
+    locals of a traceback, and the fields of `extra`.
     """
     make_record = logging.getLogRecordFactory()
     if not isinstance(make_record, _MaskingFactory):
@@ -93,6 +140,38 @@ def guard_logging() -> None:
     for handler in _handlers():
         if not isinstance(handler.formatter, MaskingFormatter):
             handler.setFormatter(MaskingFormatter(handler.formatter))
+        if getattr(handler, "tracebacks_show_locals", False):
+            # rich's handler shows them past its formatter.
+            handler.tracebacks_show_locals = False  # type: ignore[attr-defined]
+
+
+def guard_output() -> None:
+    """Mask what this process writes to its output, as text and as bytes; again is harmless.
+
+    What other programs write there is not masked, nor what is written in pieces.
+    """
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams:
+        for each in (getattr(stream, "buffer", None), stream):
+            # ZenML, too, replaces `write`, to store what is printed. It makes no log record in
+            # the usual way of it, so ours has to come before.
+            if each is not None and not isinstance(each.write, _MaskedWrite):
+                with suppress(AttributeError):  # a stream of somebody's that allows no change
+                    each.write = _MaskedWrite(each.write)
+
+
+class _MaskedWrite:
+    def __init__(self, inner: Callable[[Any], Any]) -> None:
+        self._inner = inner
+
+    def __call__(self, content: Any) -> Any:
+        if isinstance(content, str):
+            return self._inner(mask(content))
+        data = bytes(content)
+        # What is no text comes out of this as it was.
+        masked = mask(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        written = self._inner(masked)
+        return written if masked == data else len(data)
 
 
 class _MaskingFactory:
@@ -106,6 +185,10 @@ class _MaskingFactory:
         try:
             message = record.getMessage()
         except Exception:  # wrong arguments: the handler reports them, as without us
+            with suppress(Exception):
+                record.msg = mask(str(record.msg))
+                shown = record.args if isinstance(record.args, tuple) else (record.args,)
+                record.args = tuple(_Shown(mask(repr(each))) for each in shown)
             return record
         masked = mask(message)
         if masked != message:
@@ -118,6 +201,16 @@ class _MaskingFactory:
                 # there, with what it and its causes hold.
                 record.exc_info, record.exc_text = None, masked
         return record
+
+
+class _Shown:
+    """Stands for an argument that no format takes, where `logging` prints the arguments."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _handlers() -> set[logging.Handler]:

@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings
 
 from mlauth.activation import remove_at_exit, resume
 from mlauth.record import read_record
-from mlauth.redaction import mask
+from mlauth.redaction import guard_output, mask
 from prefect_mlauth import runs
 
 _OURS = f"{__name__}."
@@ -100,6 +100,7 @@ def _masking(base: type[logging.Handler]) -> type[logging.Handler]:
 def _take_up() -> None:
     """Do once what this process owes to the step that ran in another."""
     resume()
+    guard_output()
     _put_back()
     os.environ.update(for_children())
     record = read_record()

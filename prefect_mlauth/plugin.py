@@ -13,6 +13,7 @@ from pluggy import HookimplMarker
 
 from mlauth.activation import resume
 from mlauth.record import read_record
+from mlauth.redaction import guard_output
 
 
 @HookimplMarker("prefect-experimental")  # what Prefect's `register_hook` is, in every version
@@ -21,3 +22,4 @@ def setup_environment(*, ctx: object) -> None:  # noqa: ARG001 - Prefect gives i
     if read_record():
         import_module("prefect.main")  # sets up Prefect's handlers, which mask from here on
         resume()
+        guard_output()

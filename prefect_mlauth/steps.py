@@ -18,6 +18,7 @@ from mlauth.credentials.env import EnvironmentSecrets
 from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials, MLAuthError
+from mlauth.redaction import guard_output
 from prefect_mlauth import handlers, runs
 
 
@@ -169,6 +170,7 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
         return {"variables": []}
     exported = Exported()
     try:
+        guard_output()
         activation = exported.activate(
             prepared(Deadline(timeout)),
             lambda activation: runs.tell(logger, activation),

@@ -92,6 +92,7 @@ def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another test resolved masks nothing here: some of their secrets are common words."""
     monkeypatch.setattr(redaction, "_values", set())
     monkeypatch.setattr(redaction, "_spellings", [])
+    monkeypatch.setattr(redaction, "_lines", {})
 
 
 @pytest.fixture

@@ -4,14 +4,21 @@ import base64
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
+import threading
 import traceback
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.logging import RichHandler
 
 from mlauth import redaction
+from tests.leaks.canaries import leaks
 
 CANARY = 'canary-7fQ/+"ü\\~&9x'
 
@@ -52,10 +59,66 @@ def test_a_value_is_masked_inside_of_longer_base64(before: bytes, after: bytes) 
     assert len(masked) - len("***") <= (len(before) + len(after)) * 4 // 3 + 8
 
 
+# What other encoders make of VALUE, written down as they made it.
+VALUE = "canary ü~*'(1)!/?"
+ENCODED = {
+    "encodeURIComponent": "canary%20%C3%BC~*'(1)!%2F%3F",
+    "encodeURI": "canary%20%C3%BC~*'(1)!/?",
+    "URLSearchParams, URLEncoder of Java": "canary+%C3%BC%7E*%27%281%29%21%2F%3F",
+    "urlencode of PHP, Uri.EscapeDataString of .NET": "canary%20%C3%BC~%2A%27%281%29%21%2F%3F",
+    "lower case": "canary%20%c3%bc~%2a%27%281%29%21%2f%3f",
+    "lower case, as HttpUtility of .NET": "canary+%c3%bc%7e*%27%281%29%21%2f%3f",
+}
+
+
+@pytest.mark.parametrize("encoded", ENCODED.values(), ids=ENCODED)
+def test_a_value_is_masked_as_other_encoders_spell_it_in_a_url(encoded: str) -> None:
+    redaction.register([VALUE])
+    assert redaction.mask(f"?key={encoded}&next") == "?key=***&next"
+
+
 def test_of_a_value_in_several_lines_each_is_masked() -> None:
-    key = "-----BEGIN KEY-----\n" + "canarycanarycanary\n" * 3 + "-----END KEY-----\n"
+    key = "-----BEGIN KEY-----\n" + "canarycanarycanary\n" * 3 + "cQ==\n-----END KEY-----\n"
     redaction.register([key])
     assert redaction.mask("line: canarycanarycanary") == "line: ***"
+    assert redaction.mask("last line: 'cQ=='") == "last line: '***'"
+    for line in key.splitlines():
+        assert redaction.mask(line) == "***"
+    assert redaction.mask(key + "after") == "***after"
+
+
+def test_a_value_of_many_lines_costs_a_record_no_more_than_one_of_two() -> None:
+    """What is looked for in a whole text one by one does not grow with the lines."""
+    redaction.register(["first line\nsecond line"])
+    few = len(redaction._spellings)
+    redaction.register(["\n".join(f"line {number:>60}" for number in range(20_000))])
+    assert len(redaction._spellings) <= 2 * few
+    assert redaction.mask(f"x line {19_999:>60} x") == "x *** x"
+
+
+def test_of_two_values_that_overlap_none_leaves_its_end_visible() -> None:
+    redaction.register(["canary-left-shared", "shared-right-canary"])
+    assert redaction.mask("<canary-left-shared-right-canary>") == "<***>"
+    assert redaction.mask("canary-left-sharedshared-right-canary") == "******"
+
+
+def test_values_can_be_registered_while_another_thread_logs() -> None:
+    stop, failed = threading.Event(), []
+
+    def log() -> None:
+        try:
+            while not stop.is_set():
+                redaction.mask("line 1\nline 22\nline 333 " * 20)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    for number in range(300):
+        redaction.register([f"line {'1' * number}\nline {'2' * number}"])
+    stop.set()
+    thread.join()
+    assert failed == []
 
 
 def test_of_two_values_that_start_alike_none_leaves_its_end_visible() -> None:
@@ -106,6 +169,93 @@ def test_a_record_with_wrong_arguments_is_still_a_record(
     written(logger)
     logger.warning("wrong %d", "text")
     assert "Message: 'wrong %d'" in capsys.readouterr().err
+
+
+def test_what_logging_prints_of_wrong_arguments_is_masked(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redaction.guard_logging()
+    written(logger)
+    logger.warning("wrong %d", {"key": CANARY})
+    logger.warning(f"{CANARY} wrong %d %d", 1)  # noqa: G004
+    logger.warning("wrong %(name)s", {"key": CANARY})
+    said = capsys.readouterr().err
+    assert said.count("Arguments: ") == 3
+    assert "{'key': '***'}" in said
+    assert leaks(said, CANARY) == []
+
+
+def test_fields_of_a_record_are_masked_in_the_handlers_that_exist() -> None:
+    class AsJSON(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return json.dumps({"message": record.getMessage(), "key": record.__dict__["key"]})
+
+    root = logging.getLogger("mlauth-test-fields")
+    stream = written(root, AsJSON())
+    redaction.guard_logging()
+    root.warning("text", extra={"key": CANARY})
+    assert json.loads(stream.getvalue()) == {"message": "text", "key": "***"}
+
+
+def test_richs_handler_shows_no_local_variables() -> None:
+    output = io.StringIO()
+    handler = RichHandler(
+        console=Console(file=output, width=400), rich_tracebacks=True, tracebacks_show_locals=True
+    )
+    logger = logging.getLogger("mlauth-test-rich")
+    logger.addHandler(handler)
+    redaction.guard_logging()
+    try:
+        key = CANARY
+        raise ValueError(len(key))
+    except ValueError:
+        logger.exception("failed")
+    logger.removeHandler(handler)
+    assert "ValueError: 19" in output.getvalue()
+    assert leaks(output.getvalue(), CANARY) == []
+
+
+WRITES = """
+import os, sys, threading
+from mlauth import redaction
+redaction.register([os.environ["VALUE"]])
+redaction.guard_output()
+redaction.guard_output()
+secret = os.environ["VALUE"]
+thread = threading.Thread(target=print, args=("from a thread", secret))
+thread.start(); thread.join()
+print("to stderr", secret, file=sys.stderr)
+sys.stdout.flush()
+data = f"as bytes {secret}\\n".encode()
+assert sys.stdout.buffer.write(data) == len(data)
+assert sys.stdout.buffer.write(bytearray(data)) == len(data)
+assert sys.stdout.buffer.write(bytes(range(256))) == 256
+sys.stdout.buffer.writelines([data])
+sys.stdout.flush()
+"""
+
+
+def test_what_a_process_writes_is_masked_and_bytes_stay_what_they_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRITES],
+        env={**os.environ, "VALUE": CANARY, "PYTHONUTF8": "1"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"from a thread ***\nas bytes ***\nas bytes ***\n")
+    assert done.stdout.count(bytes(range(256))) == 1
+    assert done.stderr == b"to stderr ***\n"
+    assert leaks(done.stdout + done.stderr, CANARY) == []
+
+
+def test_an_output_that_is_closed_or_not_there_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", io.StringIO())  # without bytes beneath it
+    redaction.guard_output()
+    print(CANARY, file=sys.stderr)
+    assert sys.stderr.getvalue() == "***\n"  # type: ignore[attr-defined]
 
 
 def test_what_a_formatter_adds_is_masked_in_the_handlers_that_exist() -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from zenml.alerter.base_alerter import BaseAlerter, BaseAlerterStepParameters
@@ -33,6 +33,11 @@ logger = logging.getLogger("mlauth")
 
 class ServiceAccountCheck(BaseAlerter):
     """Stops a pipeline that would not run as the right service account."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # ZenML makes the stack's components before it imports a step's module, which may print.
+        mask_output()
 
     @property
     def config(self) -> ServiceAccountCheckConfig:

@@ -12,6 +12,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from mlauth.activation import Activation, Prepared, activating
 from mlauth.errors import ActivationError
+from mlauth.redaction import guard_output
 from prefect_mlauth import handlers, runs
 
 
@@ -49,6 +50,7 @@ class Activating(ExitStack, AsyncExitStack):
             raise ActivationError("this login is active already: ask its block for one more")
         # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
         masking = handlers.for_children()
+        guard_output()
         manager = activating(prepared, _tell, masking)
         try:
             self.callback(self._active.clear)

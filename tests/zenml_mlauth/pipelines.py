@@ -74,22 +74,6 @@ def fails() -> None:
     failing()
 
 
-@step(enable_cache=False)
-def indiscreet() -> int:
-    import logging
-
-    secret = os.environ["TEST_EXPORTED"]
-    print(f"printed {secret}")
-    print(f"to stderr {secret}", file=sys.stderr)
-    logging.getLogger("some.library").warning("logged %s", secret)
-    return len(secret)
-
-
-@pipeline
-def prints() -> None:
-    indiscreet.with_options(step_operator=True)()
-
-
 class RecordingAlerter(BaseAlerter):
     """Writes what it gets into the trace."""
 

@@ -34,12 +34,12 @@ from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
     OTHER_TOKEN,
     fails,
-    prints,
     step_log,
     traced,
     two_processes,
     two_steps,
 )
+from tests.zenml_mlauth.printing import prints
 from zenml_mlauth import ServiceAccountCheckFlavor, connection
 
 USERS = "/api/v1/current-user"
@@ -383,6 +383,7 @@ def test_skipping_stack_validation_leaves_the_check_in_the_steps(
     assert two_steps().status == "completed"
 
 
+@pytest.mark.timeout(300)
 def test_what_a_step_prints_and_logs_is_masked(
     me: Account, tmp_path: Path, zenml_server: ZenMLServer
 ) -> None:
@@ -395,8 +396,15 @@ def test_what_a_step_prints_and_logs_is_masked(
     with mlauth.activate(secrets):
         assert prints().status == "completed"
     for logs in (step_log().read_text(), stored_logs()):
-        for line in ("printed ***", "to stderr ***", "logged ***"):
+        for line in (
+            "at import ***",
+            "logged at import ***",
+            "printed ***",
+            "to stderr ***",
+            "logged ***",
+        ):
             assert line in logs
+    assert "as bytes ***" in step_log().read_text()  # which ZenML does not store
     assert search([canary], tmp_path).found == [str(store)]
     assert search([canary], zenml_server.folder).found == []
 

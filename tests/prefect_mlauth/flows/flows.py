@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -98,6 +99,11 @@ def log_a_secret() -> None:
     except ValueError:
         logger.exception("failed")
     in_a_task(secret)
+    thread = threading.Thread(target=print, args=("from a thread", secret))  # no run context there
+    thread.start()
+    thread.join()
+    sys.stdout.buffer.write(f"as bytes {secret}\n".encode())
+    sys.stdout.flush()
 
 
 @flow(log_prints=True)
