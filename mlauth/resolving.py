@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,7 @@ from mlauth.errors import (
     StoreUnreachable,
     bare,
 )
-from mlauth.never_pickled import NeverPickled
+from mlauth.never_pickled import NeverPickled, refuse_json
 from mlauth.references import SecretReference
 from mlauth.stores import SecretStore, StoredSecret
 
@@ -30,7 +31,18 @@ Resolved = dict[SecretReference, StoredSecret]
 
 
 class ResolvedSecret(NeverPickled, SecretStr):
-    """A `SecretStr` that pickle refuses: no kept result of a Prefect task has it in clear."""
+    """A `SecretStr` that pickle and JSON refuse.
+
+    So no kept result of a Prefect task has it in clear, and a task that is given another value is
+    not given the result of this one.
+    """
+
+    def get_secret_value(self) -> str:
+        """Return the value; not to pydantic, which asks for it to write `**********` as JSON."""
+        asks = sys._getframe(1)  # noqa: SLF001 - a field of the type SecretStr has no other hook
+        if asks.f_globals.get("__name__") == "pydantic.types" and "seriali" in asks.f_code.co_name:
+            refuse_json(self)
+        return super().get_secret_value()
 
     def __copy__(self) -> ResolvedSecret:
         return self

@@ -5,10 +5,12 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cloudpickle
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, TypeAdapter
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 import mlauth
 from mlauth.errors import (
@@ -47,6 +49,24 @@ def test_a_secret_stays_itself_in_copies_and_is_no_task_result_on_disk() -> None
     assert (value == same, same == value, hash(value) == hash(same)) == (True, True, True)
     assert value != SecretStr("another")
     assert value != CANARY
+
+
+class Holding(BaseModel):
+    token: SecretStr
+
+
+@pytest.mark.parametrize("hold", [lambda it: it, lambda it: [it], lambda it: Holding(token=it)])
+def test_json_refuses_a_secret_which_it_would_write_like_any_other(hold: Any) -> None:
+    """Prefect makes the key of a task's kept result of what its inputs are as JSON."""
+    value = hold(mlauth.resolve("memory://plain"))
+    with pytest.raises(PydanticSerializationError, match="hand the secret's reference") as caught:
+        to_jsonable_python(value)
+    with pytest.raises(PydanticSerializationError, match="hand the secret's reference"):
+        TypeAdapter(type(value)).dump_json(value)
+    assert CANARY not in str(caught.value)
+    assert CANARY not in repr(value)
+    assert CANARY not in repr(TypeAdapter(type(value)).dump_python(value))
+    assert copy.deepcopy(value) == value
 
 
 def test_many_references_come_back_under_the_names_they_were_asked_for() -> None:
