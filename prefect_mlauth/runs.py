@@ -2,27 +2,44 @@
 
 (A) `prefect flow-run execute` (container work pools) runs the steps in a child process that ends
 before the flow starts. (B) The process worker and `serve` run them in the engine's process. And a
-long-lived worker runs them in itself when it loads a flow for the hooks of a crash. From Prefect
-3.8 on, a process runs the steps and then replaces itself by the engine (exec; on Windows it starts
-it), whichever way.
+runner (in a worker, in a script that serves flows, in `flow-run execute`) runs them in itself when
+it loads a flow for the hooks of a crash. From Prefect 3.8 on, a process runs the steps and then
+replaces itself by the engine (exec; on Windows it starts it), whichever way.
+
+What the environment says (`PREFECT__FLOW_RUN_ID`) decides nothing: the engine may be given the id
+as an argument, and a worker may have the variable from what started it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, TypeAlias
 
 from mlauth.activation import Activation
+from mlauth.errors import ActivationError
 
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
-_FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
+_ENGINE = "prefect.engine"
 _RESOLVER = "prefect.runner._workspace_resolver"
-_ENGINES = {"prefect.engine", "prefect.flow_engine"}
-# What runs steps to find a flow's hooks, and the hooks, for a worker or a script that serves flows.
-_PREFECT_ITSELF = ("prefect._internal.concurrency.", "prefect.runner.", "prefect.workers.")
+_SUPERVISOR = "prefect.runner._workspace_supervisor"  # of Prefect 3.8: becomes the engine
+_ENGINES = {_ENGINE, "prefect.flow_engine"}
+_CALLS = "prefect._internal.concurrency.calls"
+_RUNNERS = ("prefect.runner.", "prefect.workers.")
+# Of `Runner` (all versions) and of `HookRunner` (from 3.7 on); each loads the flow and runs hooks.
+_HOOKS = {
+    "_run_on_cancellation_hooks",
+    "_run_on_crashed_hooks",
+    "run_cancellation_hooks",
+    "run_crashed_hooks",
+}
 
 
 def main_module() -> str:
@@ -41,23 +58,66 @@ def in_engine() -> bool:
     return main_module() in _ENGINES
 
 
-def in_long_lived_process() -> bool:
-    """Say whether Prefect runs this step or hook outside of a flow run: nothing may be set there.
+def in_hook() -> bool:
+    """Say whether a runner of Prefect runs this for the hooks of a run that ended elsewhere.
 
-    In plain Python, where a person's code calls the step, it is not so.
+    Nothing may be set there: the runner lives on, and the runs that it starts would inherit it. No
+    flow follows in that process. Everywhere else one may, so there a step sets, or it fails.
+
+    Raises:
+        ActivationError: a runner or worker of Prefect runs this, and it is not known what for.
     """
-    if os.environ.get(_FLOW_RUN_ID) or in_resolver():
+    if "prefect.runner" not in sys.modules:
         return False
+    callers = [(str(frame.f_globals.get("__name__")), frame.f_code.co_name) for frame in _callers()]
+    prefects = [(module, name) for module, name in callers if module.startswith(_RUNNERS)]
+    if any(name in _HOOKS for _, name in prefects):
+        return True
+    if prefects and not (main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or _in_run()):
+        module, name = prefects[0]
+        raise ActivationError(
+            f"nothing is set: {module}.{name} of this version of Prefect runs this, and whether a "
+            "flow follows in this process or others inherit what it sets is not known: install a "
+            "version of Prefect that mlauth supports, or log in inside of the flow"
+        )
+    return False
+
+
+def _in_run() -> bool:
     from prefect.context import FlowRunContext, TaskRunContext
 
-    if FlowRunContext.get() or TaskRunContext.get():
-        return False
-    frame = sys._getframe()  # noqa: SLF001 - the only way to see who calls
-    while frame.f_back is not None:
+    return bool(FlowRunContext.get() or TaskRunContext.get())
+
+
+def _callers() -> Iterator[FrameType]:
+    """Return the frames of this thread, and those of the coroutine that waits for it.
+
+    Prefect runs a step, and a hook that is no coroutine, in a thread of its own, and imports flows
+    in one of anyio's. Who waits has the `Call` that runs here, or this thread, in a local variable.
+    """
+    here: list[object] = [threading.current_thread()]
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to see who calls
+    while frame is not None:
+        yield frame
+        if frame.f_globals.get("__name__") == _CALLS:
+            here.append(frame.f_locals.get("self"))
         frame = frame.f_back
-        if str(frame.f_globals.get("__name__")).startswith(_PREFECT_ITSELF):
-            return True
-    return False
+    # Not `asyncio.all_tasks`, which wants the event loop of another thread. Nor `isinstance`, which
+    # asks objects that are not tasks what they claim to be.
+    for task in [each for each in gc.get_objects() if issubclass(type(each), asyncio.Task)]:
+        frames = list(_awaited(task.get_coro()))
+        values = [value for frame in frames for value in frame.f_locals.values()]
+        if any(value is each for value in values for each in here if each is not None):
+            yield from frames
+
+
+def _awaited(coroutine: Any) -> Iterator[FrameType]:
+    """Return the frames of a coroutine, of what it waits for, and so on."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None:
+            yield frame
+        coroutine = getattr(coroutine, "cr_await", None)
 
 
 def owner() -> int:
@@ -67,13 +127,17 @@ def owner() -> int:
 
 def flow_run_id() -> str:
     """Return the id of the flow run that this step belongs to, or an empty text."""
-    return os.environ.get(_FLOW_RUN_ID) or (sys.argv[1] if in_resolver() else "")
+    if in_resolver() or (main_module() == _ENGINE and len(sys.argv) > 1):
+        return sys.argv[1]
+    return os.environ.get("PREFECT__FLOW_RUN_ID", "")
 
 
 def run_logger() -> Logger:
     """Return the logger of the flow run, whose lines the UI shows, or else Prefect's own."""
-    from prefect.logging import get_logger
+    from prefect.logging import get_logger, get_run_logger
 
+    if _in_run():
+        return get_run_logger()
     run_id = flow_run_id()
     if not run_id:
         return get_logger("mlauth")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from prefect.logging import get_logger
 from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 from pydantic import TypeAdapter, ValidationError
 
@@ -161,13 +162,13 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[str, Any]:
-    logger = runs.run_logger()
-    if runs.in_long_lived_process():
-        logger.info(
-            "mlauth sets nothing here: Prefect runs this step outside of a flow run, in a worker "
-            "whose environment later runs would inherit; hooks run without credentials"
+    if runs.in_hook():
+        get_logger("mlauth").info(
+            "mlauth sets nothing here: Prefect runs this step for hooks, in a process whose "
+            "environment later runs would inherit; hooks run without credentials"
         )
         return {"variables": []}
+    logger = runs.run_logger()
     exported = Exported()
     try:
         guard_output()

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger, get_run_logger
-
 from mlauth.activation import Activation, Prepared, activating
 from mlauth.errors import ActivationError
 from mlauth.redaction import guard_output
@@ -63,7 +60,7 @@ class Activating(ExitStack, AsyncExitStack):
 
 
 def _refuse_in_worker() -> None:
-    if runs.in_long_lived_process():
+    if runs.in_hook():
         raise ActivationError(
             "a block sets nothing here: Prefect runs this hook in a worker, or in a script that "
             "serves flows, whose environment other runs inherit; hooks run without credentials"
@@ -71,11 +68,4 @@ def _refuse_in_worker() -> None:
 
 
 def _tell(activation: Activation) -> None:
-    runs.tell(_logger(), activation)
-
-
-def _logger() -> runs.Logger:
-    try:
-        return get_run_logger()
-    except MissingContextError:
-        return get_logger("mlauth")
+    runs.tell(runs.run_logger(), activation)

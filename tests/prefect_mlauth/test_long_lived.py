@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,10 +22,10 @@ from mlauth.demo.servers import ManagedProcess, PrefectServer, ProcessWorker, fl
 from mlauth.record import RECORD
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
+from tests.prefect_mlauth.ways import Script, add_steps, until
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
-FLOWS = Path(__file__).parent / "flows"
 Deployments = Mapping[str, tuple[str, list[Any]]]  # by name: the flow and the pull steps
 
 
@@ -36,37 +36,10 @@ def a_worker(
     with ProcessWorker(folder / "process", server, pool=folder.name, env=env) as worker:
         project = Project(folder, server, worker)
         for name, (flow, steps) in deployments.items():
-            project.deploy(flow, *steps, name=name)
+            # Those with hooks log in on import too, which is no more of a run in a worker.
+            file = "flows.py" if flow == "show" else "at_import.py"
+            project.deploy(flow, *steps, name=name, file=file)
         yield worker
-
-
-class Script(ManagedProcess):
-    """A user's script that serves flows."""
-
-    title = "the script that serves flows"
-
-    def __init__(
-        self,
-        folder: Path,
-        server: PrefectServer,
-        flows: Mapping[str, str],
-        env: Mapping[str, str],
-        login: Mapping[str, Any] | None = None,
-    ) -> None:
-        paths = os.pathsep.join(filter(None, (str(FLOWS), os.environ.get("PYTHONPATH"))))
-        ours = {"PYTHONPATH": paths, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
-        super().__init__(folder / "process", env={**env, **ours})
-        self._server, self._flows, self._login = server, flows, login
-
-    def _command(self) -> list[str]:
-        login = [json.dumps(self._login)] if self._login else []
-        return ["served", json.dumps(self._flows), *login]
-
-    def _environment(self) -> dict[str, str]:
-        return self._server.environment(self.folder)
-
-    def _is_ready(self) -> bool:
-        return "being served" in self.log.read_text()
 
 
 @contextmanager
@@ -76,19 +49,8 @@ def a_script(
     flows = {name: flow for name, (flow, _) in deployments.items()}
     with Script(folder, server, flows, env) as script:
         for name, (flow, steps) in deployments.items():
-            deployment = server.request("GET", f"/deployments/name/{flow}/{name}")
-            code = {"prefect.deployments.steps.set_working_directory": {"directory": str(FLOWS)}}
-            path = f"/deployments/{deployment['id']}"
-            server.request("PATCH", path, {"pull_steps": [code, *steps]})
+            add_steps(server, f"{flow}/{name}", *steps)
         yield script
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 90
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 class Runs:
@@ -134,12 +96,14 @@ def of_ours(environment: Mapping[str, str]) -> set[str]:
     return {name for name in environment if name.startswith(names)}
 
 
+@pytest.mark.parametrize("inherited", [{}, {"PREFECT__FLOW_RUN_ID": str(uuid.uuid4())}])
 @pytest.mark.parametrize("long_lived", [a_worker, a_script])
 def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
     long_lived: Callable[..., AbstractContextManager[ManagedProcess]],
     tmp_path: Path,
     prefect_server: PrefectServer,
     account: Account,
+    inherited: dict[str, str],
 ) -> None:
     hooks = tmp_path / "hooks"
     hooks.mkdir()
@@ -156,13 +120,16 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         return json.loads((hooks / flow).read_text())
 
     runs, before = Runs(prefect_server), account.logins()
-    with long_lived(tmp_path, prefect_server, deployments, {"HOOKS": str(hooks)}) as process:
+    with long_lived(
+        tmp_path, prefect_server, deployments, {"HOOKS": str(hooks), **inherited}
+    ) as process:
         (itself, *_) = process.pids()
         crash = runs.start("killed", crashing)
         found = hook("killed")
         assert found["pid"] == itself
         assert "a block sets nothing here" in found["refused"]
         assert of_ours(found) == set()
+        assert "CANARY_AT_IMPORT" not in found
         assert runs.ended(crash) == "CRASHED"
         (left,) = private_folders(process)
         assert search([account.key], process.folder).found == []
@@ -175,6 +142,7 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         assert found["pid"] == itself
         assert "a block sets nothing here" in found["refused"]
         assert of_ours(found) == set()
+        assert "CANARY_AT_IMPORT" not in found
         assert runs.ended(endless) == "CANCELLED"
         assert account.logins() == before + 2  # one a run: the long-lived process asked nobody
 

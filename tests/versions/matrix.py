@@ -77,6 +77,7 @@ CAPABILITIES = {
     "activate": Capability("`mlauth.activate`"),
     "worker": Capability("pull steps, on a process worker", frozenset({"prefect"})),
     "execute": Capability("pull steps, in a container's command", frozenset({"prefect"})),
+    "ways": Capability("pull steps, however a flow is started", frozenset({"prefect"})),
     "blocks": Capability("blocks in flow code", frozenset({"prefect"})),
     "pipeline": Capability("a ZenML pipeline as its service account", frozenset({"zenml"})),
     "component": Capability("the ZenML stack component", frozenset({"zenml"})),

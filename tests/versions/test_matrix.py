@@ -15,6 +15,7 @@ from mlauth.demo.search import search
 from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
+from tests.prefect_mlauth.ways import WAYS
 from tests.servers.azure import Azure
 from tests.versions.environments import Installed
 from tests.versions.matrix import ALL, CAPABILITIES, ROOT
@@ -199,6 +200,15 @@ def pull_steps(way: str, project: Project, known: Account, secret: tuple[str, st
     run = project.run(way, project.deploy("show", wrong))
     assert run.result.state_type in ("CRASHED", "FAILED")
     assert "not as 'somebody-else'" in run.text
+
+
+@capability("ways")
+@pytest.mark.parametrize("way", WAYS)
+def test_pull_steps_however_a_flow_is_started(
+    way: str, project: Project, known: Account, tmp_path: Path
+) -> None:
+    facts = WAYS[way](project, known, new_account(known.server, tmp_path, "other"))
+    assert facts["env"]["ZENML_STORE_API_KEY"] == digest(known.key)
 
 
 @capability("blocks")
