@@ -6,8 +6,9 @@ moment, proves that it works, and leaves nothing behind.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from mlauth.forks import load
 
 if TYPE_CHECKING:
     from mlauth.activation import Activation, activate
@@ -64,4 +65,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(load(f"{__name__}.{_MODULES[name]}"), name)

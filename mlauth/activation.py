@@ -31,12 +31,13 @@ from mlauth.errors import (
     ResolutionError,
     StoreError,
 )
+from mlauth.forks import lock
 from mlauth.never_pickled import NeverPickled
 from mlauth.record import RECORD, Entry, read_record, remember, write_record
 from mlauth.variables import value_problem
 
 logger = logging.getLogger("mlauth")
-_lock = threading.RLock()
+_lock = lock()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ https://learn.microsoft.com/python/api/overview/azure/identity-readme (read in a
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
@@ -423,6 +424,11 @@ def tokens(identity: Identity, authority: str) -> Tokens:
         authority: the host of Microsoft Entra in the vault's cloud.
     """
     return Tokens(identity, authority)
+
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may be in the middle of asking for a token, with locks of ours and the SDK's.
+    os.register_at_fork(after_in_child=tokens.cache_clear)
 
 
 def _access_token(value: SecretStr, expires_on: int) -> AccessToken:

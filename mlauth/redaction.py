@@ -12,18 +12,19 @@ import json
 import logging
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
+
+from mlauth.forks import lock
 
 MASK = "***"
 _SHORTEST = 4
 # What encoders of URLs leave as it is: Python's, HTML forms', JavaScript's two.
 _SAFE = ("", "/", "*", "!'()*", "!'()*;,/?:@&=+$#")
 
-_lock = threading.Lock()
+_lock = lock()
 _values: set[str] = set()
 _spellings: list[str] = []
 # The lines of values that have many, by their first characters and their length: 60,000 that are

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mlauth.deadline import Deadline
 from mlauth.errors import MLAuthError
+from mlauth.forks import importing
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -54,12 +55,13 @@ def retry(call: Callable[[], T], deadline: Deadline) -> T:
     except Transient as fault:
         faults = [fault]
     # Imported for the first fault: 20 ms and more, which a service that answers costs nobody.
-    from tenacity import (
-        Retrying,
-        retry_if_exception_type,
-        stop_before_delay,
-        wait_random_exponential,
-    )
+    with importing:
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_before_delay,
+            wait_random_exponential,
+        )
 
     def attempt() -> T:
         if faults:  # the attempt that was made counts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 import time
 from contextlib import suppress
 from copy import deepcopy
@@ -32,6 +31,7 @@ from mlauth.credentials.zenml import (
 )
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.forks import lock
 from mlauth.http import Service
 from mlauth.profiles import Profile, load_profile
 
@@ -40,7 +40,7 @@ OnFailure = Literal["fail", "warn"]
 logger = logging.getLogger("mlauth")
 
 _FRESH = 60.0  # seconds for which a pass holds, and a warning is not repeated
-_lock = threading.Lock()
+_lock = lock()
 _passed: dict[tuple[str | None, ...], tuple[float, bool, CheckReport]] = {}
 _warned: dict[str, float] = {}
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
 from mlauth.errors import MissingDependency
+from mlauth.forks import load
 from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def sdk(name: str, extra: str) -> Any:
         MissingDependency: it is not installed.
     """
     try:
-        return import_module(name)
+        return load(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
         raise MissingDependency(
@@ -198,4 +198,4 @@ def sdk(name: str, extra: str) -> Any:
 
 @cache
 def _module(scheme: str) -> Any:
-    return import_module(f"mlauth.stores.{scheme}")
+    return load(f"mlauth.stores.{scheme}")

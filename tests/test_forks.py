@@ -1,0 +1,77 @@
+"""A process that forks while its threads resolve: the child can resolve as well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.azure import Azure
+
+FORKS = """
+import json, os, signal, sys, threading, time, warnings
+import mlauth
+from mlauth import EnvironmentSecrets
+
+warnings.simplefilter("ignore")  # Python's own, of forks in processes with threads
+reference, forks = sys.argv[1], int(sys.argv[2])
+env = {"SHORT": reference, "LONG": "env://FROM"}
+
+def work(number):
+    for turn in range(1_000_000):
+        os.environ["FROM"] = f"canary-{number}-{turn}-" + "x" * 100_000
+        mlauth.resolve({"a": "env://FROM", "b": reference})
+        with mlauth.activate(EnvironmentSecrets.of("test", {"env": {f"A{number}": reference}})):
+            pass
+
+for number in range(3):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+ended = []
+for number in range(forks):
+    time.sleep(0.05 * (number % 4))
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(40)
+        os.environ["FROM"] = f"canary-of-child-{number}"
+        with mlauth.activate(EnvironmentSecrets.of("test", {"env": env}), timeout=30):
+            assert os.environ["LONG"] == f"canary-of-child-{number}"
+        os._exit(0)
+    ended.append(os.waitpid(pid, 0)[1])
+print(json.dumps(ended))
+os._exit(0)
+"""
+
+
+def fork(environment: dict[str, str], reference: str, times: int) -> list[int]:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, reference, str(times)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout)
+    assert isinstance(ended, list)
+    return ended
+
+
+@pytest.mark.usefixtures("clean_environment")
+@pytest.mark.load
+def test_children_of_a_process_whose_threads_resolve_do_so_as_well(azure: Azure) -> None:
+    vault = azure.vault()
+    vault.put("key", "canary-of-the-vault")
+    # Tokens that end so soon are used once: the threads ask for one all the time.
+    environment = azure.environment(azure.identity("get", lifetime=200))
+    assert fork(environment, f"azurekv://{vault.name}/key", 30) == [0] * 30
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_fork_in_the_middle_of_the_first_use(tmp_path: Path) -> None:
+    """What is imported for it then is not left half-imported, and locked, in the child."""
+    (tmp_path / "key").write_text("canary-of-the-file")
+    assert fork({}, f"file://{tmp_path}/key", 4) == [0] * 4
