@@ -17,7 +17,6 @@ import socket
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
 VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
 
-_FOLDER = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<made>\d+)\.\w+\Z")
+_FOLDER = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<began>\d+)\.\w+\Z")
 _KIND = rb"(?:TRUSTED |X509 )?CERTIFICATE-----"
 _CERTIFICATE = re.compile(rb"-----BEGIN %b.+?-----END %b" % (_KIND, _KIND), re.DOTALL)
 # Of the user's configuration what is no secret and not about another server.
@@ -61,7 +60,7 @@ def isolate(store_url: str, owner: int, ca: str | None = None) -> tuple[str, dic
         variables[VERIFY_SSL] = _keep_certificates(ca, stores)
     try:
         sweep()
-        folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{int(time.time())}.")
+        folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{_began(owner) or 0}.")
         if kept:
             # JSON is YAML.
             Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
@@ -124,37 +123,51 @@ def sweep() -> None:
         except FileNotFoundError:
             continue  # swept by another process meanwhile
         ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-        if stat.S_ISDIR(status.st_mode) and ours and not _alive(**_numbers(match)):
+        # A process that began at another time only has the owner's number.
+        alive = _began(int(match["pid"])) in (match["began"], None)
+        if stat.S_ISDIR(status.st_mode) and ours and not alive:
             remove(entry.path)
 
 
-def _numbers(match: re.Match[str]) -> dict[str, int]:
-    return {"pid": int(match["pid"]), "made": int(match["made"])}
+def _began(pid: int) -> str | None:
+    """Return when a process began, in units of the system that no step of the clock changes.
 
-
-def _alive(pid: int, made: int) -> bool:
-    import psutil  # only where a directory was found: its import costs more than the sweep
+    Returns:
+        Digits, the same for as long as the process lives; an empty text if it has ended, even if
+        its parent has not noticed; None if this user may not know.
+    """
+    try:
+        # proc(5): after the name in brackets the third field, the state, and the 22nd, the time
+        # in ticks since the machine started.
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    except (FileNotFoundError, ProcessLookupError):
+        if os.path.exists("/proc/self/stat"):
+            return ""
+    except PermissionError:
+        return None
+    import psutil  # where there is no /proc
 
     try:
         process = psutil.Process(pid)
-        # A process that began after the directory was made only has the owner's number.
-        # A process that has ended, and whose parent has not noticed, is dead as well.
-        return bool(process.create_time() <= made + 2) and (
-            process.status() != psutil.STATUS_ZOMBIE
-        )
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return "" if ended else str(int(process.create_time() * 1000))
     except psutil.NoSuchProcess:
-        return False
+        return ""
     except psutil.AccessDenied:
-        return True
+        return None
 
 
 def _place() -> str:
-    """Return what tells this machine's (or container's) process ids from another's."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+    """Return what tells this machine's (or container's) process ids and times from another's."""
+    names = [socket.gethostname()]
+    for kind in ("pid", "time"):
+        try:
+            names.append(os.readlink(f"/proc/self/ns/{kind}"))
+        except OSError:
+            names.append("")
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
 
 
 def _config_directory() -> Path:

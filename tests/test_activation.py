@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 from rich.traceback import Traceback
@@ -299,10 +298,10 @@ class TestFolders:
         "    sys.stdin.read()\n"
     )
 
-    def start(self, key: str) -> tuple[subprocess.Popen[str], Path]:
+    def start(self, key: str, before: str = "") -> tuple[subprocess.Popen[str], Path]:
         environment = {**os.environ, "KEY": key}
         process = subprocess.Popen(
-            [sys.executable, "-c", self.CODE],
+            [sys.executable, "-c", before + self.CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -327,10 +326,46 @@ class TestFolders:
         process.communicate("")
         assert not folder.exists()
 
-    def test_a_later_process_with_the_same_number_is_not_the_owner(self) -> None:
-        began = psutil.Process().create_time()
-        for made, alive in ((began + 10, True), (began - 10, False)):
-            assert isolation._alive(os.getpid(), int(made)) is alive
+    @pytest.mark.parametrize("hours", [-3, 3])
+    def test_a_clock_that_steps_ends_nothing(self, account: Account, hours: int) -> None:
+        """It was wrong when the folder was made, and is put right while the run goes on."""
+        wrong = f"import time\nnow = time.time\ntime.time = lambda: now() + {hours} * 3600\n"
+        process, folder = self.start(account.key, before=wrong)
+        isolation.sweep()
+        assert folder.is_dir()
+        process.communicate("")
+
+    def test_a_later_process_with_the_same_number_is_not_the_owner(
+        self, account: Account, tmp_path: Path
+    ) -> None:
+        process, folder = self.start(account.key)
+        place, pid, began, _ = folder.name.removeprefix("mlauth-").split(".")
+        earlier = folder.with_name(f"mlauth-{place}.{pid}.{int(began) - 1}.earlier")
+        earlier.mkdir()
+        isolation.sweep()
+        assert folder.is_dir()
+        assert not earlier.exists()
+        process.communicate("")
+
+    def test_the_owner_may_be_another_process_than_the_one_that_makes_it(self) -> None:
+        """As in the first of Prefect's two ways, where the one that makes it ends at once."""
+        code = (
+            "import os\nfrom mlauth import isolation\n"
+            "print(isolation.isolate('http://127.0.0.1:9', os.getppid())[0])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        folder = Path(done.stdout.strip())
+        isolation.sweep()
+        assert folder.is_dir(), done.stderr
+        isolation.remove(str(folder))
+
+    def test_a_process_that_has_ended_unnoticed_is_swept_after(self, account: Account) -> None:
+        process, folder = self.start(account.key)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from here on
+        isolation.sweep()
+        assert not folder.exists()
+        process.communicate()
 
     def test_what_is_not_ours_is_left(self, tmp_path: Path) -> None:
         temporary = tmp_path / "tmp"
