@@ -15,6 +15,8 @@ from typing import Any
 import requests
 from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL
+from urllib3.exceptions import LocationValueError
 from urllib3.util.retry import Retry
 
 from mlauth.faults import causes
@@ -33,6 +35,19 @@ def unreadable(error: BaseException) -> requests.RequestException | None:
         What says of a host what it does, with the response; else None.
     """
     return next((cause for cause in causes(error) if isinstance(cause, _Unreadable)), None)
+
+
+def unusable(error: BaseException) -> str | None:
+    """Say which setting of this environment kept a request from being made, if one did."""
+    for cause in causes(error):
+        if isinstance(cause, (InvalidURL, InvalidSchema, LocationValueError)):
+            return (
+                "the proxy that HTTPS_PROXY (or ALL_PROXY) names cannot be used: name one with "
+                "http://host:port, or put the host into NO_PROXY"
+            )
+        if type(cause) is OSError and "CA certificate bundle" in str(cause):
+            return "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names no file that is there: correct it"
+    return None
 
 
 def transport(

@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from mlauth import redaction
-from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
+from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable, bare
 from mlauth.faults import LASTING, TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
 from mlauth.never_pickled import NeverPickled
 from mlauth.retrying import CONNECTING, Transient, retry_after
@@ -35,6 +36,7 @@ TENANT, CLIENT, AUTHORITY = "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORI
 SECRET, CERTIFICATE = "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"
 PASSWORD, CHAIN = "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 TOKEN_FILE, CHOICE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"
+IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 
 IMDS_SECONDS = 5  # to answer, once it took the connection within 1 s
 CLI_SECONDS = 10  # for the Azure CLI, which takes 3 to 13 s for a token
@@ -43,6 +45,10 @@ _FRESH_SECONDS = 300  # a token that ends sooner is not used; as the SDK does
 _REFUSED_SECONDS = 2  # for which others who need the same identity need not find out again
 _IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
 
+_ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a tenant has domains, too
+_HOST = re.compile(
+    r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?"
+)
 _ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
 
 _EXTRA = "azurekv"
@@ -73,27 +79,24 @@ class ServicePrincipal(NeverPickled):
         if self.secret:
             # What echoes it, at DEBUG or in an error, is masked.
             redaction.register([self.secret.get_secret_value()])
-            found = identity.ClientSecretCredential(
+            return identity.ClientSecretCredential(  # type: ignore[no-any-return]
                 self.tenant, self.client, self.secret.get_secret_value(), **options
             )
-        else:
-            password = self.password.get_secret_value() if self.password else None
-            try:
-                found = identity.CertificateCredential(
-                    self.tenant,
-                    self.client,
-                    self.certificate,
-                    password=password,
-                    send_certificate_chain=self.chain,
-                    **options,
-                )
-            except (OSError, ValueError) as error:
-                raise IdentityUnavailable(
-                    f"the certificate {self.certificate} ({CERTIFICATE}) cannot be used "
-                    f"({type(error).__name__}): is it readable, PEM or PKCS12 with "
-                    f"its private RSA key, and is {PASSWORD} right?"
-                ) from None
-        return found  # type: ignore[no-any-return]
+        try:
+            return identity.CertificateCredential(  # type: ignore[no-any-return]
+                self.tenant,
+                self.client,
+                self.certificate,
+                password=self.password.get_secret_value() if self.password else None,
+                send_certificate_chain=self.chain,
+                **options,
+            )
+        except Exception as error:
+            kind = type(error).__name__
+        raise IdentityUnavailable(
+            f"the certificate {self.certificate} ({CERTIFICATE}) cannot be used ({kind}): is it "
+            f"readable, PEM or PKCS12 with its private RSA key, and is {PASSWORD} right?"
+        )
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class ManagedIdentity:
 
     def credential(self, **options: Any) -> TokenCredential:
         """See `ServicePrincipal.credential`."""
+        redaction.register(os.environ.get(name, "") for name in ("IDENTITY_HEADER", "MSI_SECRET"))
         # The client id is given: a bare ManagedIdentityCredential does not read AZURE_CLIENT_ID.
         return sdk("azure.identity", _EXTRA).ManagedIdentityCredential(  # type: ignore[no-any-return]
             client_id=self.client, **options
@@ -202,11 +206,16 @@ def choose(environment: Mapping[str, str]) -> Identity:
         IdentityUnavailable: a variable is missing beside another, or cannot be used.
     """
 
+    # Secrets are in no local variable: an error shows those of this function.
     def value(name: str) -> str | None:
+        if _is_spoilt(environment.get(name, "")):
+            raise IdentityUnavailable(
+                f"{name} has a blank or a line break at an end, or a character that cannot be "
+                "printed: set it anew without"
+            )
         return environment.get(name) or None  # an empty one, as charts leave them, is none
 
-    chosen = environment.get(CHOICE, "").strip()
-    allowed = _CHOICES.get(chosen.lower())
+    allowed = _CHOICES.get(environment.get(CHOICE, "").strip().lower())
     if allowed is None:
         raise IdentityUnavailable(
             f"{CHOICE} names an identity that mlauth does not use: it takes dev, prod, "
@@ -214,51 +223,58 @@ def choose(environment: Mapping[str, str]) -> Identity:
             "AzureCliCredential"
         )
 
-    def needed(name: str, beside: str, hint: str = "") -> str:
-        found = value(name)
-        if found is None:
-            raise IdentityUnavailable(f"{beside} is set without {name}: set both or none{hint}")
+    def client() -> str | None:
+        found = value(CLIENT)
+        if found is not None and not _ID.fullmatch(found):
+            raise IdentityUnavailable(f"{CLIENT} is not an application's or identity's client id")
         return found
 
-    def tenant(beside: str) -> str:
-        found = needed(TENANT, beside)
-        if found.lower() in _ANY_TENANT:
+    def application(beside: str, hint: str = "") -> tuple[str, str]:
+        tenant, found = value(TENANT), client()
+        if tenant is None or found is None:
+            name, hint = (CLIENT, hint) if tenant else (TENANT, "")
+            raise IdentityUnavailable(f"{beside} is set without {name}: set both or none{hint}")
+        if not _ID.fullmatch(tenant):
+            raise IdentityUnavailable(f"{TENANT} is not a tenant's id or domain")
+        if tenant.lower() in _ANY_TENANT:
             raise IdentityUnavailable(
-                f"{TENANT}={found} is no tenant of its own, so that the vault would choose one: "
+                f"{TENANT}={tenant} is no tenant of its own, so that the vault would choose one: "
                 "set the id of the application's tenant"
             )
-        return found
+        return tenant, found
 
-    secret, certificate = value(SECRET), value(CERTIFICATE)
-    if "principal" in allowed and (secret or certificate):
-        beside, password = SECRET if secret else CERTIFICATE, value(PASSWORD)
+    if "principal" in allowed and value(SECRET):
+        return ServicePrincipal(*application(SECRET), SecretStr(environment[SECRET]))
+    if "principal" in allowed and (certificate := value(CERTIFICATE)):
         return ServicePrincipal(
-            tenant(beside),
-            needed(CLIENT, beside),
-            SecretStr(secret) if secret else None,
-            None if secret else certificate,
-            SecretStr(password) if password and not secret else None,
-            environment.get(CHAIN, "").lower() in {"1", "true"},
+            *application(CERTIFICATE),
+            certificate=certificate,
+            password=SecretStr(environment[PASSWORD]) if environment.get(PASSWORD) else None,
+            chain=environment.get(CHAIN, "").lower() in {"1", "true"},
         )
     if "workload" in allowed and (token_file := value(TOKEN_FILE)):
         hint = (
             "; on AKS the annotation azure.workload.identity/client-id of the Kubernetes service "
             "account does"
         )
-        return WorkloadIdentity(tenant(TOKEN_FILE), needed(CLIENT, TOKEN_FILE, hint), token_file)
+        return WorkloadIdentity(*application(TOKEN_FILE, hint), token_file)
     if "managed" in allowed and (where := _endpoint(value)):
-        return ManagedIdentity(value(CLIENT), where)
+        return ManagedIdentity(client(), where)
     if not allowed & {"managed", "login"}:
-        raise IdentityUnavailable(
-            f"{CHOICE}={chosen} is set, but the variables of that identity are not"
-        )
-    return ThisMachine(value(CLIENT), "managed" in allowed, "login" in allowed)
+        raise IdentityUnavailable(f"{CHOICE} is set, but the variables of that identity are not")
+    if "managed" in allowed:
+        _url(IMDS, value)
+    return ThisMachine(client(), "managed" in allowed, "login" in allowed)
+
+
+def _is_spoilt(text: str) -> bool:
+    return not text.isprintable() or text != text.strip()
 
 
 def _endpoint(value: Callable[[str], str | None]) -> str | None:
     """Return which endpoint hands out a managed identity, as azure-identity tells them apart."""
-    if value("IDENTITY_ENDPOINT"):
-        if value("IDENTITY_HEADER"):
+    if _url("IDENTITY_ENDPOINT", value):
+        if _header("IDENTITY_HEADER", value):
             fabric = value("IDENTITY_SERVER_THUMBPRINT")
             return f"{'Service Fabric' if fabric else 'App Service'}, IDENTITY_ENDPOINT"
         if value("IMDS_ENDPOINT"):
@@ -266,9 +282,37 @@ def _endpoint(value: Callable[[str], str | None]) -> str | None:
         raise IdentityUnavailable(
             "IDENTITY_ENDPOINT is set without IDENTITY_HEADER (or, with Azure Arc, IMDS_ENDPOINT)"
         )
-    if value("MSI_ENDPOINT"):
-        return f"{'Azure ML' if value('MSI_SECRET') else 'Cloud Shell'}, MSI_ENDPOINT"
+    if _url("MSI_ENDPOINT", value):
+        kind = "Azure ML" if _header("MSI_SECRET", value) else "Cloud Shell"
+        return f"{kind}, MSI_ENDPOINT"
     return None
+
+
+def _url(name: str, value: Callable[[str], str | None]) -> bool:
+    """Say whether an endpoint is named; refuse what is none."""
+    found = value(name)
+    if found is not None and not (
+        found.startswith(("http://", "https://")) and host_of(found.partition("?")[0])
+    ):
+        raise IdentityUnavailable(f"{name} is not a URL that starts with http:// or https://")
+    return found is not None
+
+
+def _header(name: str, value: Callable[[str], str | None]) -> bool:
+    """Say whether what an endpoint is shown is there; refuse what no header can hold."""
+    if not (value(name) or "").isascii():
+        raise IdentityUnavailable(f"{name} has characters that are not ASCII: set it anew")
+    return value(name) is not None
+
+
+def host_of(url: str) -> str | None:
+    """Return host and port of a URL, in lower case; None if it has none, or more than these."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises where it is too high
+    except ValueError:
+        return None
+    return parts.netloc.lower() if port != 0 and _HOST.fullmatch(parts.netloc) else None
 
 
 def _managed(client: str | None) -> str:
@@ -300,7 +344,7 @@ class Tokens:
             options["authority"] = authority
         self._place = authority if "authority" in options else "the identity's endpoint"
         self._options = options
-        self._credential = identity.credential(**options)
+        self._credential = self._made()
 
     def __str__(self) -> str:
         return str(self._identity)
@@ -318,22 +362,36 @@ class Tokens:
             if kept is not None and not claims and kept[1] - time.time() > _FRESH_SECONDS:
                 return _access_token(*kept)
             if self._refused is not None and time.monotonic() < self._refused[0]:
-                raise self._refused[1]
+                raise bare(self._refused[1])
             self._answer = None
             try:
                 with _quiet():
                     token = self._credential.get_token(*scopes, claims=claims, **options)
             except Exception as error:
                 explained = self._explain(error)
-                if isinstance(explained, Transient):
-                    # MSAL keeps the answer of a fault for a while and repeats it, unasked.
-                    self._credential = self._identity.credential(**self._options)
-                if isinstance(explained, IdentityUnavailable):
-                    self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
-                raise explained from None
-            redaction.register([token.token])
-            self._kept[key] = SecretStr(token.token), token.expires_on
-            return token
+            else:
+                redaction.register([token.token])
+                self._kept[key] = SecretStr(token.token), token.expires_on
+                return token
+            if isinstance(explained, Transient):
+                # MSAL keeps the answer of a fault for a while and repeats it, unasked.
+                self._credential = self._made()
+            if isinstance(explained, IdentityUnavailable):
+                self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
+            # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
+            raise explained
+
+    def _made(self) -> TokenCredential:
+        try:
+            return self._identity.credential(**self._options)
+        except StoreError:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+        raise IdentityUnavailable(
+            f"{self._identity}: azure-identity takes its variables for wrong ({kind}): "
+            "mlauth explain shows which it has"
+        )
 
     def _look(self, response: Any, **_options: Any) -> None:
         # The last error: after one, MSAL asks Microsoft Entra for what it does not need.
@@ -368,9 +426,12 @@ class Tokens:
 
     def _fault(self, error: Exception) -> Fault | None:
         """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
-        unread = sdk("mlauth.azure_http", _EXTRA).unreadable(error)
+        http = sdk("mlauth.azure_http", _EXTRA)
+        unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None:
             return Fault(f"{self._place} {unread}: is a proxy in the way?")
+        if setting is not None:
+            return Fault(setting)
         fault = connection_fault(error, self._place, trust="name it in REQUESTS_CA_BUNDLE")
         if fault is None and too_late(error):
             return Fault(

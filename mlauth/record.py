@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from mlauth.never_pickled import NeverPickled
 
 RECORD = "MLAUTH_ACTIVATION"
 _before: dict[str, str | None] = {}  # what variables held before this process exported them
@@ -60,7 +62,26 @@ def remember(names: Iterable[str]) -> None:
         _before[name] = os.environ.get(name)
 
 
-def own_environment() -> dict[str, str]:
+class _Environment(NeverPickled, Mapping[str, str]):
+    """Variables, each had by its name alone: a traceback with local variables shows none."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
+
+
+def own_environment() -> Mapping[str, str]:
     """Return the environment as it would be without what mlauth exported for the flow.
 
     An identity that a flow was given is the flow's: mlauth never reads a store as that. What a
@@ -73,4 +94,4 @@ def own_environment() -> dict[str, str]:
             environment.pop(name, None)
         else:
             environment[name] = before
-    return environment
+    return _Environment(environment)

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from mlauth import azure_identity
-from mlauth.azure_identity import AUTHORITY, ServicePrincipal, Tokens, WorkloadIdentity, choose
+from mlauth.azure_identity import (
+    AUTHORITY,
+    ServicePrincipal,
+    Tokens,
+    WorkloadIdentity,
+    choose,
+    host_of,
+)
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     SecretDenied,
@@ -27,6 +34,7 @@ from mlauth.errors import (
     StoreError,
     StoreUnavailable,
     StoreUnreachable,
+    bare,
 )
 from mlauth.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain, too_late
 from mlauth.record import own_environment
@@ -110,11 +118,12 @@ class Store:
     ) -> str | None:
         """Make a new version; see `WritableStore.write`."""
         _whole_and_latest(reference)
-        text = value.get_secret_value()
         try:
-            size = len(text.encode())
+            size = len(value.get_secret_value().encode())
         except UnicodeEncodeError:
-            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text") from None
+            size = -1
+        if size == -1:  # after the `except`: the error holds the value
+            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text")
         if not 0 < size <= _MOST_BYTES:
             raise SecretUnusable(
                 f"{reference} cannot be written: Key Vault takes 1 byte to 25 KB, not "
@@ -123,13 +132,14 @@ class Store:
         deadline = Deadline(max(timeout, 0.001))
         with _about(reference, "written"):
             vault, name = self._vault(reference)
-            secret = vault.call_alone(
-                lambda client, options: client.set_secret(name, text, **options),
+            return vault.call_alone(
+                lambda client, options: (
+                    client.set_secret(name, value.get_secret_value(), **options).properties.version
+                ),
                 reference,
                 deadline,
                 before,
             )
-        return secret.properties.version
 
     def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
         """Give a secret the tags that it has; see `WritableStore.prove_writable`.
@@ -175,13 +185,13 @@ class Store:
         environment = own_environment()
         try:
             vault, _ = _parts(reference, environment)
-            identity = choose(environment)
+            identity, authority = choose(environment), _authority(vault, environment)
         except StoreError:
             return ()  # there is nobody to ask, or nobody to ask as: reading says so
         asked = [vault]
         # The others' endpoints are sent no credential, but give one out.
         if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
-            asked.append(_authority(vault, environment))
+            asked.append(authority)
         return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
     def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
@@ -266,11 +276,12 @@ class _Vault:
             options = {"connection_timeout": seconds, "read_timeout": seconds}
             try:
                 return function(self._client, options)
-            except (StoreError, Transient):
-                raise
+            except (StoreError, Transient) as error:
+                explained: Exception = bare(error)
             except Exception as error:
-                # `from None`: azure-core keeps request and answer on its exceptions.
-                raise self._explain(error, reference, deadline) from None
+                explained = self._explain(error, reference, deadline)
+            # After the `except`: frames and exceptions of the SDK hold requests and answers.
+            raise explained
 
         return retry(attempt, deadline)
 
@@ -280,11 +291,14 @@ class _Vault:
         exceptions = sdk("azure.core.exceptions", "azurekv")
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
             return self._answered(error, reference, deadline)
-        unread = sdk("mlauth.azure_http", "azurekv").unreadable(error)
+        http = sdk("mlauth.azure_http", "azurekv")
+        unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None and unread.response.status_code in TRANSIENT:
             return self._busy(unread.response.status_code, unread.response.headers)
         if unread is not None:
             return StoreUnreachable(f"{self._host} {unread}: is a proxy in the way?")
+        if setting is not None:
+            return StoreUnreachable(f"{self._host} is not asked: {setting}")
         if isinstance(error, ValueError) and "challenge resource" in str(error):
             return self._another_service()
         # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
@@ -409,8 +423,14 @@ def _audience(host: str, environment: Mapping[str, str]) -> str | None:
 
 
 def _authority_host(environment: Mapping[str, str]) -> str | None:
-    text = environment.get(AUTHORITY, "").strip()
-    return (urlsplit(text if "://" in text else f"https://{text}").netloc.lower()) or None
+    if not environment.get(AUTHORITY, "").strip():
+        return None
+    host = host_of("https://" + environment[AUTHORITY].strip().removeprefix("https://"))
+    if host is None:
+        raise StoreUnreachable(
+            f"{AUTHORITY} is not a host, or its https URL: the public cloud's is {_PUBLIC}"
+        )
+    return host
 
 
 def _stored(secret: KeyVaultSecret) -> StoredSecret:

@@ -45,6 +45,7 @@ from tests.stores.contract import CANARY, WritableStoreContract
 
 DAY = 24 * 3600
 NOW = int(time.time())
+APPLICATION = {"AZURE_CLIENT_SECRET": CANARY, "AZURE_CLIENT_ID": "c", "AZURE_TENANT_ID": "t"}
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
@@ -400,6 +401,18 @@ class TestIdentity:
                 "azure.workload.identity/client-id",
             ),
             ({"IDENTITY_ENDPOINT": "http://127.0.0.1"}, "without IDENTITY_HEADER"),
+            (
+                {**APPLICATION, "AZURE_TENANT_ID": "t\n"},
+                "AZURE_TENANT_ID has a blank or a line break",
+            ),
+            ({**APPLICATION, "AZURE_TENANT_ID": '"t"'}, "AZURE_TENANT_ID is not a tenant's id"),
+            ({**APPLICATION, "AZURE_CLIENT_ID": "c/d"}, "AZURE_CLIENT_ID is not an application's"),
+            (
+                {**APPLICATION, "AZURE_CLIENT_SECRET": f"{CANARY}\n"},
+                "AZURE_CLIENT_SECRET has a blank",
+            ),
+            ({"MSI_ENDPOINT": "localhost:40342"}, "MSI_ENDPOINT is not a URL"),
+            ({"MSI_ENDPOINT": "http://localhost", "MSI_SECRET": "é"}, "MSI_SECRET has characters"),
             ({"AZURE_TOKEN_CREDENTIALS": "VisualStudioCodeCredential"}, "mlauth does not use"),
             ({"AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"}, "are not"),
         ],
@@ -697,6 +710,33 @@ class TestWriting:
     def test_a_version_cannot_be_written(self, vault: Vault) -> None:
         with pytest.raises(SecretUnusable, match="without version"):
             self.write(reference(vault, version="0" * 32), CANARY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AZURE_AUTHORITY_HOST", "file:///etc/passwd", "AZURE_AUTHORITY_HOST is not a host"),
+        ("AZURE_AUTHORITY_HOST", "http://login.microsoftonline.com", "is not a host, or its https"),
+        ("https_proxy", "ftp://127.0.0.1:1", "the proxy that HTTPS_PROXY (or ALL_PROXY) names"),
+        ("https_proxy", "http://[", "the proxy that HTTPS_PROXY (or ALL_PROXY) names"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem", "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["environment", "service_principal"])
+def test_a_setting_with_which_nothing_can_be_asked_is_said(
+    azure: Azure,
+    vault: Vault,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    for each in azure.environment():
+        monkeypatch.delenv(each, raising=False)
+    use(monkeypatch, getattr(azure, kind)())
+    monkeypatch.setenv(name, value)
+    assert said in refused(reference(vault), StoreUnreachable)
 
 
 def test_a_missing_library_is_one_line_that_names_the_extra() -> None:
