@@ -28,6 +28,7 @@ from mlauth.credentials.zenml import (
     refuse_detour,
     refuse_netrc,
     server_info,
+    url_problem,
 )
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
@@ -181,6 +182,10 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 def _refuse_host(report: CheckReport) -> None:
     url = _server_url()
     with report.stage("zenml", Stage.CONFIGURED):
+        # Else ZenML's client might ask another host than the one that is looked for in the file.
+        problem = None if url is None else url_problem(url)
+        if problem:
+            raise StageFailed(f"the URL of ZenML's client {problem}")
         refused = hosts.refusal([] if url is None else [host_of(url)])
         if refused:
             raise StageFailed(refused)

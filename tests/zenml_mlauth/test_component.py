@@ -152,6 +152,31 @@ def test_a_server_that_is_not_among_the_allowed_hosts_is_not_asked(
     )
 
 
+def test_a_url_that_programs_read_as_two_hosts_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Urllib, and httpx, take the host behind the `@`; requests, and so ZenML, the one before."""
+    allowed = tmp_path / "allowed-hosts"
+    allowed.write_text("localhost\n")
+    monkeypatch.setattr(hosts, "FILE", str(allowed))
+    info = answer(200, b'{"version": "0.98.0"}')
+    with (
+        faulty(info) as evil,
+        faulty(info) as ours,
+        environment(
+            ZENML_STORE_URL=f"http://127.0.0.1:{evil.port}\\@localhost:{ours.port}",
+            ZENML_STORE_API_KEY=api_key("canary"),
+            ZENML_CONFIG_PATH=str(tmp_path / "config"),
+        ),
+        pytest.raises(CheckFailed) as caught,
+    ):
+        zenml_mlauth.check()
+    assert evil.requests == ours.requests == []
+    assert str(caught.value).startswith(
+        "zenml, configured: the URL of ZenML's client has a user or password in it: "
+    )
+
+
 def test_a_pipeline_on_the_local_store_stops_and_a_near_miss_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
