@@ -112,7 +112,7 @@ def check_command(profile: str | None, config: str | None, as_json: bool) -> Non
     chosen = _settings(profile, config)
     report = check(chosen.profile, timeout=chosen.timeout, config=chosen.config)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
+        _say(json.dumps(report.to_dict(), indent=2))
     else:
         _print_report(report, chosen.profile)
     raise SystemExit(_CODES[report.status])
@@ -120,9 +120,9 @@ def check_command(profile: str | None, config: str | None, as_json: bool) -> Non
 
 def _print_report(report: CheckReport, profile: str | None) -> None:
     hint = "" if profile else " (no profile was named: --profile or MLAUTH_PROFILE)"
-    click.echo(f"Checking {report.subject}{hint}")
+    _say(f"Checking {report.subject}{hint}")
     print_stages(report)
-    click.echo(f"{report.status.value}: {report.summary()}")
+    _say(f"{report.status.value}: {report.summary()}")
 
 
 def print_stages(report: CheckReport) -> None:
@@ -144,7 +144,10 @@ def print_stages(report: CheckReport) -> None:
         table.add_row(result.system, result.stage.value, status, taken, Text(result.detail))
         for warning in result.warnings:
             table.add_row("", "", Text("warning", style="yellow"), "", Text(warning))
-    Console().print(table)
+    console = Console()
+    with console.capture() as printed:
+        console.print(table)
+    _say(printed.get().removesuffix("\n"))
 
 
 # What follows the command's name is the command's: `exec -p prod ls -p` is no second profile.
@@ -177,7 +180,7 @@ def exec_command(
     # The process goes on under its number, so it owns what is made; the next activation sweeps.
     exported = export(prepared.exports, owner=os.getpid())
     for warning in prepared.warnings + exported.warnings():
-        click.echo(f"mlauth: warning: {warning}", err=True)
+        _say(f"mlauth: warning: {warning}", err=True)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as with `>&-`
             stream.flush()
@@ -198,25 +201,26 @@ def explain(reference: str) -> None:
     """Say where a reference points, as whom it is read, and if it can be read.
 
     The value is read and thrown away, never shown. Exit code: 0 it can be read,
-    1 it cannot, 3 unknown, 2 it is no reference.
+    1 it cannot, 3 unknown, 2 wrong use.
     """
     try:
         parsed = SecretReference.parse(reference)
-    except InvalidReference as error:
+        deadline = Deadline(settings().timeout)
+    except (InvalidReference, InvalidProfile, InvalidCredentials) as error:
         _fail(str(error), WRONG_USE)
     access = stores.new_store(parsed.scheme).describe(parsed.whole())
-    click.echo(f"reference  {parsed}")
-    click.echo(f"points to  {access.place}" + (f", key {parsed.key!r}" if parsed.key else ""))
-    click.echo(f"read as    {access.identity}")
+    _say(f"reference  {parsed}")
+    _say(f"points to  {access.place}" + (f", key {parsed.key!r}" if parsed.key else ""))
+    _say(f"read as    {access.identity}")
     for note in access.notes:
-        click.echo(f"note       {note}")
+        _say(f"note       {note}")
     try:
-        secret = read_all([parsed], Deadline(settings().timeout))[parsed]
+        secret = read_all([parsed], deadline)[parsed]
     except MLAuthError as error:
-        click.echo(f"readable   {'unknown' if is_unknown(error) else 'no'}: {error}")
+        _say(f"readable   {'unknown' if is_unknown(error) else 'no'}: {error}")
         raise SystemExit(UNKNOWN if is_unknown(error) else FAILED) from None
     version_read = f" (version {secret.version})" if secret.version else ""
-    click.echo(f"readable   yes{version_read}")
+    _say(f"readable   yes{version_read}")
 
 
 @main.group()

@@ -157,7 +157,7 @@ def folder(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         env = {{ TOKEN = "{key}" }}
 
         [profiles.vault]
-        env = {{ TOKEN = "azurekv://evil.example/token", OTHER = "{key}" }}
+        env = {{ TOKEN = "azurekv://evil.example:8443/token", OTHER = "{key}" }}
 
         [profiles.short]
         env = {{ TOKEN = "azurekv://evil/token" }}
@@ -313,6 +313,15 @@ def test_the_command_line_refuses_it_too(
     assert done.exit_code == code, done.output
     assert refused("evil.example") in " ".join(done.output.split())
     assert "canary" not in done.output
+
+
+def test_a_vault_is_refused_also_where_there_is_no_identity_to_ask_it_as(
+    allowed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_TENANT_ID")
+    allowed.write_text("login.microsoftonline.com")
+    with nothing_read_or_asked(folder), pytest.raises(MLAuthError, match=refused("evil.example")):
+        mlauth.activate("vault").__enter__()
 
 
 def test_what_needs_no_host_is_not_limited(allowed: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -183,15 +183,12 @@ class Store:
     def hosts(self, reference: SecretReference) -> tuple[str, ...]:
         """Return the vault's, and Microsoft Entra's where it is asked; see `RemoteStore.hosts`."""
         environment = own_environment()
-        try:
-            vault, _ = _parts(reference, environment)
-            identity, authority = choose(environment), _authority(vault, environment)
-        except StoreError:
-            return ()  # there is nobody to ask, or nobody to ask as: reading says so
-        asked = [vault]
-        # The others' endpoints are sent no credential, but give one out.
-        if isinstance(identity, (ServicePrincipal, WorkloadIdentity)):
-            asked.append(authority)
+        asked = []
+        with suppress(StoreError):  # there is nobody to ask, or to ask as: reading says so
+            asked.append(_parts(reference, environment)[0])
+            # The others' endpoints are sent no credential, but give one out.
+            if isinstance(choose(environment), (ServicePrincipal, WorkloadIdentity)):
+                asked.append(_authority(asked[0], environment))
         return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
     def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
