@@ -87,6 +87,8 @@ class Service:
         proxy = None if is_loopback(url) else _usable_proxy(url)
         tls_to_proxy = proxy is not None and proxy.scheme == "https"
         verify = _verification(url.startswith("https") or tls_to_proxy, ca)
+        # Many programs read it, but requests does not: whoever set it wonders why it is not enough.
+        self._other_trust = verify is True and bool(os.environ.get("SSL_CERT_FILE"))
         trust = verify if tls_to_proxy and isinstance(verify, ssl.SSLContext) else None
         try:
             self._client = httpx.Client(
@@ -219,7 +221,7 @@ class Service:
             trust="give the CA as ca_bundle ("
             + (
                 "ZenML's client does not read SSL_CERT_FILE)"
-                if os.environ.get("SSL_CERT_FILE")
+                if self._other_trust
                 else "ZENML_STORE_VERIFY_SSL=false is not honoured)"
             ),
         )
