@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
+from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, azure_identity
+from mlauth import EnvironmentSecrets, SecretReference, azure_identity, stores
 from mlauth.cli import main
+from mlauth.stores import WritableStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from tests.leaks.canaries import canary, leaks
 from tests.leaks.watching import Watch, said, watching
@@ -185,3 +188,23 @@ def test_a_success_is_told_without_a_value(
     for logger in ("urllib3.connectionpool: ", "azure.", "msal", "mlauth: "):
         assert logger in text  # they do speak
     assert nothing_said(text, place) == []
+
+
+@pytest.mark.parametrize("fault", ["refuses", "fails", "is silent", "is nobody's", "another shape"])
+def test_a_write_that_fails_keeps_no_value_in_a_frame(
+    fault: str, place: Place, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    {
+        "refuses": lambda: place.vault.deny("ForbiddenByRbac"),
+        "fails": lambda: place.vault.faults.say(said_back(place, 500), 99),
+        "is silent": lambda: place.vault.hang(9),
+        "is nobody's": lambda: place.identity.faults.say(said_back(place, 401), 99),
+        "another shape": lambda: place.vault.faults.say(Answer(200, {"id": 1}), 99),
+    }[fault]()
+    store = stores.new_store("azurekv")
+    assert isinstance(store, WritableStore)
+    reference = SecretReference.parse(f"azurekv://{place.vault.host}/{NAME}")
+    for value in (place.written, place.written + "\ud800", place.written * 1000):
+        watch.outcome(partial(store.write, reference, SecretStr(value), timeout=0.6))
+    assert len(watch.raised) == 3
+    assert nothing_said(watch.text(), place) == []
