@@ -82,8 +82,7 @@ def ways(place: Place, patch: pytest.MonkeyPatch, timeout: float) -> dict[str, C
     vault, reference = place.vault.name, f"azurekv://{place.vault.name}/{NAME}"
     env = {"OTHER": reference}
     patch.setenv("MLAUTH_TIMEOUT", str(timeout))
-    patch.setattr("prefect_mlauth.blocks.azure_key_vault_secret._TIMEOUT", timeout)
-    block = AzureKeyVaultSecret(vault=vault, name=NAME)
+    block = AzureKeyVaultSecret(vault=vault, name=NAME, timeout=timeout)
     return {
         "resolve": lambda: mlauth.resolve(reference, timeout=timeout),
         "check": lambda: mlauth.check(EnvironmentSecrets(env=env), timeout=timeout),
