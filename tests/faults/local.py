@@ -127,6 +127,7 @@ CELLS = [
     _variable("`env://` names one that is not set", _env("env://NOT_THERE")),
     _variable("`env://` names an empty one", _env("env://A"), A=""),
     _variable("a time limit that is none", _env("env://A"), ("check",), MLAUTH_TIMEOUT="canary"),
+    _variable("a time limit over a day", _env("env://A"), ("check",), MLAUTH_TIMEOUT="1e10"),
     _variable(
         "a password of ZenML is left over",
         _zenml(),
@@ -167,6 +168,10 @@ CELLS = [
     _file("it is not there"),
     _file("it is a directory", "file://FOLDER/d", prepare=lambda folder: (folder / "d").mkdir()),
     _file("it is a pipe", prepare=lambda folder: os.mkfifo(folder / "key")),
+    _file(
+        "its links lead in a circle",
+        prepare=lambda folder: (folder / "key").symlink_to("key"),
+    ),
     _file("it is empty", content=b"\n"),
     _file("it is not UTF-8", content=b"canary\xff"),
     _file("it is larger than a secret", content=b"canary" * 200_000),
