@@ -208,7 +208,7 @@ def choose(environment: Mapping[str, str]) -> Identity:
 
     # Secrets are in no local variable: an error shows those of this function.
     def value(name: str) -> str | None:
-        if _is_spoilt(environment.get(name, "")):
+        if _is_spoilt(environment, name):
             raise IdentityUnavailable(
                 f"{name} has a blank or a line break at an end, or a character that cannot be "
                 "printed: set it anew without"
@@ -267,8 +267,11 @@ def choose(environment: Mapping[str, str]) -> Identity:
     return ThisMachine(client(), "managed" in allowed, "login" in allowed)
 
 
-def _is_spoilt(text: str) -> bool:
-    return not text.isprintable() or text != text.strip()
+def _is_spoilt(environment: Mapping[str, str], name: str) -> bool:
+    return (
+        not environment.get(name, "").isprintable()
+        or environment.get(name, "") != environment.get(name, "").strip()
+    )
 
 
 def _endpoint(value: Callable[[str], str | None]) -> str | None:

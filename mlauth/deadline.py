@@ -7,15 +7,19 @@ waits for a thread that is stuck in an SDK (a `ThreadPoolExecutor` would be join
 from __future__ import annotations
 
 import contextvars
+import logging
+import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bare
 
 T = TypeVar("T")
+logger = logging.getLogger("mlauth")
 THREAD = "mlauth"  # the name of every thread of ours
 DAY = 24 * 60 * 60  # the longest limit: what waits takes no number that is much larger
 
@@ -64,8 +68,9 @@ class Deadline:
             what: names the work in the error of one that did not end in time.
 
         Returns:
-            For each function its result, or the exception that it raised, or a
-            `DeadlineExceeded`; what an overdue thread does afterwards is not looked at.
+            For each function its result, or the exception that it raised (one of ours, without
+            frames), or a `DeadlineExceeded`; what an overdue thread does afterwards is not looked
+            at.
         """
         done: queue.SimpleQueue[tuple[int, T | BaseException]] = queue.SimpleQueue()
 
@@ -73,7 +78,7 @@ class Deadline:
             try:
                 done.put((index, function()))
             except BaseException as error:
-                done.put((index, bare(error) if isinstance(error, MLAuthError) else error))
+                done.put((index, _leaving(error, what)))
 
         for index, function in enumerate(functions):
             context = contextvars.copy_context()
@@ -89,3 +94,16 @@ class Deadline:
             results[index] = result
         overdue = DeadlineExceeded(f"{what}: no answer within {self.seconds:g} s")
         return [results.get(index, overdue) for index in range(len(functions))]
+
+
+def _leaving(error: BaseException, what: str) -> BaseException:
+    """Return an error as it leaves a thread of ours, whose frames hold values."""
+    if isinstance(error, Exception) and not isinstance(error, MLAuthError):
+        frames = traceback.extract_tb(error.__traceback__)
+        logger.debug("%s: %s\n%s", what, type(error).__name__, "".join(frames.format()))
+        place = f"{os.path.basename(frames[-1].filename)} line {frames[-1].lineno}"
+        error = MLAuthError(
+            f"{what}: {type(error).__name__} at {place}, which is a defect of mlauth or of a "
+            "library that it uses: report this line (the log has more at level DEBUG)"
+        )
+    return bare(error)

@@ -65,8 +65,15 @@ def remember(names: Iterable[str]) -> None:
 class _Environment(NeverPickled, Mapping[str, str]):
     """Variables, each had by its name alone: a traceback with local variables shows none."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
+    def __init__(self) -> None:
+        self._variables = dict(os.environ)
+
+    def put_back(self, name: str) -> None:
+        """Let a variable be what it was before it was exported."""
+        if _before.get(name) is None:
+            self._variables.pop(name, None)
+        else:
+            self._variables[name] = str(_before[name])
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -87,11 +94,7 @@ def own_environment() -> Mapping[str, str]:
     An identity that a flow was given is the flow's: mlauth never reads a store as that. What a
     variable held before is known only in the process that exported it; elsewhere it is left out.
     """
-    environment = dict(os.environ)
+    environment = _Environment()
     for name in read_record().get("secrets", []):
-        before = _before.get(name)
-        if before is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = before
-    return _Environment(environment)
+        environment.put_back(name)
+    return environment

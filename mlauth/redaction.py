@@ -39,7 +39,9 @@ def register(values: Iterable[str]) -> None:
     Args:
         values: the secrets; those under four characters are left out.
     """
-    if _learn(values):
+    new = _learn(values)
+    del values  # what others' handlers raise below may show the local variables of this
+    if new:
         guard_logging()
 
 

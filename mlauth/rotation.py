@@ -259,11 +259,9 @@ class Ready(NeverPickled):
                 raise error if is_unknown(error) else RotationFailed(str(error)) from None
             lost = error
         else:
-            content = answer.body.get("body") if isinstance(answer.body, dict) else None
-            content = content if isinstance(content, dict) else {}
-            value = content.get("key")
-            if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
-                return SecretStr(value), content.get("updated")
+            made = _made(answer)
+            if made is not None:
+                return made
             lost = RotationFailed(
                 f"{url} answers {answer.status} with {answer.content_type} without a key"
             )
@@ -463,6 +461,16 @@ def _administrator(service: Service, who: Administrator, deadline: Deadline) -> 
         raise RotationFailed(
             f"administrator {who.user!r} (zenml_admin) cannot log in: {error}"
         ) from None
+
+
+def _made(answer: Answer) -> tuple[SecretStr, object] | None:
+    """Return the value that an answer holds, and when it was made, if it holds one."""
+    content = answer.body.get("body") if isinstance(answer.body, dict) else None
+    content = content if isinstance(content, dict) else {}
+    value = content.get("key")
+    if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
+        return SecretStr(value), content.get("updated")
+    return None
 
 
 def writable(reference: SecretReference) -> WritableStore:

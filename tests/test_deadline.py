@@ -51,9 +51,20 @@ def test_an_error_of_ours_comes_without_frames_whose_locals_hold_values() -> Non
     assert error.__traceback__ is error.__context__ is error.__cause__ is None
 
 
-def test_other_errors_are_handed_on() -> None:
-    with pytest.raises(ZeroDivisionError):
-        Deadline(10).run(lambda: 1 // 0, "it")
+def test_another_error_is_one_line_of_ours_without_frames_and_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(secret: str) -> None:
+        raise ValueError(secret)
+
+    caplog.set_level("DEBUG")
+    line = r"^it: ValueError at test_deadline.py line \d+, which is a defect"
+    with pytest.raises(MLAuthError, match=line) as caught:
+        Deadline(10).run(lambda: fail("canary"), "it")
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert "fail" not in [entry.name for entry in caught.traceback]
+    assert "raise ValueError(secret)" in caplog.text
+    assert "canary" not in str(caught.value)
 
 
 def test_work_sees_the_context_variables_of_its_caller() -> None:

@@ -34,7 +34,11 @@ def words(value: str) -> set[str]:
     data = value.encode()
     found = {value, quote(value), quote(value, safe=""), quote_plus(value)}
     found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    found |= {repr(value)[1:-1], ascii(value)[1:-1]}  # as tracebacks show local variables
+    found |= {
+        repr(value)[1:-1],
+        ascii(value)[1:-1],
+        repr(data)[2:-1],
+    }  # as tracebacks show local variables
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         found.add(encode(data).decode())
         for shift in range(3):  # in the middle of a longer text, such as `user:value`

@@ -27,6 +27,7 @@ def test_a_canary_is_found_in_every_spelling(value: str) -> None:
         json.dumps({"key": value}, ensure_ascii=False),
         repr({"key": value}),
         ascii(value),
+        repr(value.encode()),
     ]
     for text in spelled:
         assert leaks(f"before {text} after", value), text

@@ -1,19 +1,36 @@
-"""No frame of ours has a plain value in its locals when an error leaves it."""
+"""No frame of ours has a plain value in its locals when an error leaves it.
+
+What is looked at is each line of ours that runs, with the local variables that a traceback would
+show if an error came there: not only the lines at which some error is known to come.
+
+Left out are the threads that read stores and ask services (`mlauth.deadline`): an error leaves
+them without frames, which has a test of its own. And `mlauth.redaction`, which is given texts to
+look for values in them, and runs nobody else's code meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import mlauth
-from mlauth import EnvironmentSecrets, ZenMLCredentials
-from mlauth.errors import ActivationError
+from mlauth import EnvironmentSecrets, ZenMLCredentials, isolation, redaction
+from mlauth.cli import main
+from mlauth.deadline import THREAD
+from mlauth.errors import ActivationError, MLAuthError
 from mlauth.stores import memory
-from tests.leaks.canaries import canary, leaks, zenml_key
+from tests.leaks.canaries import canary, leaks, words, zenml_key
+from tests.leaks.making import Here
 from tests.leaks.watching import watching
+from tests.servers.azure import Azure
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -60,3 +77,115 @@ def test_a_temporary_folder_that_is_missing_shows_no_value(
         assert len(watch.raised) == 1
         assert leaks(watch.text(), key) == []
         assert "ZENML_STORE_API_KEY" not in os.environ
+
+
+class Look:
+    """Looks at every line of ours that runs."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self.words = [word for value in values for word in words(value)]
+        self.modules: set[str] = set()
+        self.found: set[str] = set()
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Look | None:
+        module = str(frame.f_globals.get("__name__"))
+        if (
+            module.partition(".")[0] not in {"mlauth", "prefect_mlauth", "zenml_mlauth"}
+            or module == redaction.__name__
+            or threading.current_thread().name == THREAD
+        ):
+            return None
+        self.modules.add(module)
+        for name, value in list(frame.f_locals.items()):
+            said = ""
+            with suppress(Exception):  # `self` before its attributes are set
+                said = repr(value)
+            if any(word in said for word in self.words):
+                self.found.add(f"{module}.{frame.f_code.co_name}: {name}, line {frame.f_lineno}")
+        return self
+
+
+@contextmanager
+def looking(values: Iterable[str]) -> Iterator[Look]:
+    look = Look(values)
+    before = sys.gettrace()
+    threading.settrace(look)
+    sys.settrace(look)
+    try:
+        yield look
+    finally:
+        sys.settrace(before)
+        threading.settrace(before)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, azure: Azure, monkeypatch: pytest.MonkeyPatch, clean_environment: Path
+) -> Iterator[Here]:
+    put_back = isolation.forget_client()
+    with ExitStack() as stack:
+        yield Here(tmp_path, azure, monkeypatch, stack)
+    put_back()
+
+
+def ways(here: Here, url: str) -> dict[str, Callable[[], Any]]:
+    """Every way in which a value goes through this process."""
+    from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
+    from prefect_mlauth import ZenMLCredentials as Block
+
+    here.as_application()
+    vault = here.azure.vault()
+    vault.put("name", here.other)
+    secret = AzureKeyVaultSecret(vault=vault.name, name="name")
+    zenml, env, config = here.zenml(url), here.profile["env"], here.config(url)
+    memory.put("key", here.key)
+
+    def within(activating: Any) -> None:
+        with activating:
+            mlauth.check()
+
+    def command(*arguments: str) -> None:
+        main(arguments, standalone_mode=False)
+
+    return {
+        "resolve": lambda: mlauth.resolve(
+            {"a": here.reference("key"), "b": "memory://key", "c": secret._reference(None)}
+        ),
+        "resolve, no field": lambda: mlauth.resolve(f"{here.reference('key')}#field"),
+        "activate": lambda: within(mlauth.activate("p", config=config)),
+        "check": lambda: mlauth.check("p", config=config),
+        "zenml_login": lambda: steps.zenml_login(zenml["store_url"], zenml["api_key"]),
+        "export_secrets": lambda: steps.export_secrets(env),
+        "activate_profile": lambda: steps.activate_profile("p", config=config),
+        "ZenMLCredentials": lambda: within(Block(**zenml).login()),
+        "MLAuthProfile": lambda: within(MLAuthProfile(content={"env": env}).activate()),
+        "AzureKeyVaultSecret": secret.read_secret,
+        "rotate": lambda: mlauth.rotate_zenml("p", config=config, timeout=5),
+        "mlauth check": lambda: command("check", "--profile", "p", "--config", config),
+        "mlauth explain": lambda: command("explain", here.reference("key")),
+    }
+
+
+def test_no_line_of_ours_has_a_value_in_a_local_variable(here: Here) -> None:
+    with here.server() as server:
+        found = set()
+        for name, way in ways(here, server.url).items():
+            with looking(here.values) as look, suppress(MLAuthError, SystemExit):
+                way()
+            assert look.modules, name
+            found |= look.found
+    assert sorted(found) == []
+
+
+def test_the_look_finds_a_value() -> None:
+    """So that the test above can fail."""
+
+    def ours() -> int:
+        value = "canary-in-a-local"
+        return len(value)
+
+    source = {"__name__": "mlauth.pretended"}
+    pretended = type(ours)(ours.__code__, source | {"len": len})
+    with looking(["canary-in-a-local"]) as look:
+        pretended()
+    assert len(look.found) == 1
