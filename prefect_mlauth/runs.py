@@ -67,13 +67,14 @@ def in_hook() -> bool:
     Raises:
         ActivationError: a runner or worker of Prefect runs this, and it is not known what for.
     """
-    if "prefect.runner" not in sys.modules:
+    # These run no hooks of a runner; to look who waits for this would cost every run 20 ms.
+    if main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or "prefect.runner" not in sys.modules:
         return False
     callers = [(str(frame.f_globals.get("__name__")), frame.f_code.co_name) for frame in _callers()]
     prefects = [(module, name) for module, name in callers if module.startswith(_RUNNERS)]
     if any(name in _HOOKS for _, name in prefects):
         return True
-    if prefects and not (main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or _in_run()):
+    if prefects and not _in_run():
         module, name = prefects[0]
         raise ActivationError(
             f"nothing is set: {module}.{name} of this version of Prefect runs this, and whether a "
