@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pydantic import SecretStr
+from pydantic import SecretBytes, SecretStr
 
 from mlauth.deadline import Deadline
 from mlauth.errors import SecretDenied, SecretNotFound, SecretUnusable, StoreUnavailable
@@ -113,11 +113,11 @@ class Store:
         """
         _whole(reference)
         try:
-            content = value.get_secret_value().encode()
+            content = SecretBytes(value.get_secret_value().encode())
         except UnicodeEncodeError:
             raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text") from None
-        if content.endswith(b"\n"):
-            content += b"\n"  # reading drops one
+        if content.get_secret_value().endswith(b"\n"):
+            content = SecretBytes(content.get_secret_value() + b"\n")  # reading drops one
         if not 0 < len(content) <= _MOST_BYTES:
             raise SecretUnusable(
                 f"{reference} cannot be written: a file takes 1 byte to 1 MiB, not "
@@ -140,7 +140,7 @@ class Store:
         """Do all that `write` does but for the last step; see `WritableStore.prove_writable`."""
         _whole(reference)
         path = os.path.realpath(_path(reference))
-        with _explained(reference), _beside(path, b"?" * _STANDING_IN):
+        with _explained(reference), _beside(path, SecretBytes(b"?" * _STANDING_IN)):
             if path in _mount_points():
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
@@ -188,7 +188,7 @@ def _explained(reference: SecretReference) -> Iterator[None]:
 
 
 @contextmanager
-def _beside(path: str, content: bytes) -> Iterator[str]:
+def _beside(path: str, content: SecretBytes) -> Iterator[str]:
     """Have a file beside another one, with its mode and owner, and with a content, on the disk."""
     try:
         before = os.stat(path)
@@ -205,7 +205,7 @@ def _beside(path: str, content: bytes) -> Iterator[str]:
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(descriptor, before.st_uid, before.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            file.write(content)
+            file.write(content.get_secret_value())
             file.flush()
             os.fsync(descriptor)
             if os.name == "posix":

@@ -20,9 +20,17 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, ZenMLCredentials, isolation, redaction
+from mlauth import (
+    EnvironmentSecrets,
+    SecretReference,
+    ZenMLCredentials,
+    isolation,
+    redaction,
+    stores,
+)
 from mlauth.cli import main
 from mlauth.deadline import THREAD
 from mlauth.errors import ActivationError, MLAuthError
@@ -189,3 +197,23 @@ def test_the_look_finds_a_value() -> None:
     with looking(["canary-in-a-local"]) as look:
         pretended()
     assert len(look.found) == 1
+
+
+@pytest.mark.parametrize("where", ["file:///no-such-folder/key", "azurekv://acme-prod/key"])
+def test_a_write_that_fails_shows_no_value(
+    capfd: pytest.CaptureFixture[str], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, reference = canary("written"), SecretReference.parse(where)
+    store = stores.new_store(reference.scheme)
+    assert isinstance(store, stores.WritableStore)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:9")  # of nobody
+
+    secret = SecretStr(value)
+
+    def write() -> None:
+        store.write(reference, secret, timeout=2)
+
+    with watching(capfd) as watch:
+        watch.outcome(write)
+        assert len(watch.raised) == 1
+        assert leaks(watch.text(), value) == []
