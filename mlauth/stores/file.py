@@ -112,10 +112,11 @@ class Store:
         `write` or `prove_writable` in that directory removes it.
         """
         _whole(reference)
-        try:
+        content = None
+        with suppress(UnicodeEncodeError):
             content = SecretBytes(value.get_secret_value().encode())
-        except UnicodeEncodeError:
-            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text") from None
+        if content is None:  # not in an `except`: the error holds the value
+            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text")
         if content.get_secret_value().endswith(b"\n"):
             content = SecretBytes(content.get_secret_value() + b"\n")  # reading drops one
         if not 0 < len(content) <= _MOST_BYTES:
