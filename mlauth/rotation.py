@@ -503,16 +503,6 @@ def _id_of(key: SecretStr) -> str:
     return str(json.loads(base64.b64decode(value.partition("_")[2]))["id"])
 
 
-def _made(answer: Answer) -> tuple[SecretStr, object] | None:
-    """Return the new value, and when the server says that it was made, if they were answered."""
-    content = answer.body.get("body") if isinstance(answer.body, dict) else None
-    content = content if isinstance(content, dict) else {}
-    value = content.get("key")
-    if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
-        return SecretStr(value), content.get("updated")
-    return None
-
-
 def _is_refusal(answer: Answer) -> bool:
     """Say whether ZenML itself refused: a text, or the name of an exception and a text."""
     detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
