@@ -329,7 +329,12 @@ def test_each_ca_bundle_has_a_file_of_its_own(
     assert all(path.parent == folder for path in used)
 
 
-def test_a_ca_bundle_is_one_file_or_text(account: Account, tmp_path: Path) -> None:
+def test_a_ca_bundle_is_one_file_or_text(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZENML_STORE_VERIFY_SSL", str(tmp_path))
+    with mlauth.activate(credentials(account)) as activation:  # to http: none is looked at
+        assert "ZENML_STORE_VERIFY_SSL" not in activation.variables
     detail = failed(mlauth.check(credentials(account, ca_bundle=str(tmp_path))), Stage.CONFIGURED)
     assert detail == (
         f"the CA bundle {tmp_path} is a directory, which ZenML's client does not take: correct "

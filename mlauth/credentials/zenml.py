@@ -183,7 +183,7 @@ class ZenMLCredentials(Credentials):
     def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
         settings = {URL: self.store_url, **_direct(self.store_url)}
         ca = self.ca_bundle or ca_of(os.environ)
-        if ca:
+        if ca and self.store_url.startswith("https"):
             settings[VERIFY_SSL] = ca if "-----BEGIN" in ca else os.path.abspath(ca)
         if os.environ.get(TYPE, "rest") != "rest":
             settings[TYPE] = "rest"  # left over from another store, it would win over the URL
