@@ -45,8 +45,13 @@ def environment(config: dict[str, object]) -> dict[str, str]:
     for name, path in classes.items():
         # As Prefect itself spells the path of a setting in its logging configuration.
         variable = re.sub(r"[^0-9a-zA-Z]+", "_", f"PREFECT_LOGGING_handlers_{name}_class").upper()
-        before = "" if os.environ.get(variable) else ":"
-        spelled = path if path.startswith(__name__) else _OURS + before + path.replace(".", ":")
+        held = os.environ.get(variable, "")
+        if path.startswith(_OURS):
+            spelled = path
+        elif held.startswith(_OURS):  # a step before this one has set it
+            spelled = held
+        else:
+            spelled = _OURS + ("" if held else ":") + path.replace(".", ":")
         variables[variable] = spelled
     return variables
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from mlauth import activation
+from tests.conftest import unguard_output
 
 _LOGGERS = tuple(
     "prefect zenml mlauth httpx httpcore azure msal urllib3 requests asyncio __main__".split()
@@ -39,6 +40,7 @@ class Watch:
         except (Exception, SystemExit) as error:
             self.raised.append(error)
             self._text.append(said(error))
+        unguard_output()  # for the next call, which may write what this one has to hide
 
     def text(self) -> str:
         """Return all of it."""

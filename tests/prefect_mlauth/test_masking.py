@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 
+from prefect_mlauth import handlers
 from prefect_mlauth.handlers import environment
 from tests.leaks.canaries import leaks
 from tests.prefect_mlauth.conftest import Project, Run, export_secrets
@@ -119,7 +121,7 @@ def test_a_child_without_mlauth_keeps_its_logs_and_one_with_it_masks(
     assert not [name for name in run.facts["env"] if name.startswith("PREFECT_LOGGING_HANDLERS")]
 
 
-def test_a_handler_that_masks_already_is_named_as_it_is() -> None:
+def test_a_handler_that_masks_already_is_named_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow run that a flow starts as a child gets the same classes, not one around another."""
     config = {"handlers": {"console": {"class": "logging.StreamHandler"}}}
     first = environment(config)
@@ -128,6 +130,23 @@ def test_a_handler_that_masks_already_is_named_as_it_is() -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "prefect_mlauth.handlers.:logging:StreamHandler"
     }
     assert environment({"handlers": {"console": {"class": spelled}}}) == first
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", spelled)  # two steps of a run
+    assert environment(config) == first
+
+
+def test_the_variables_are_put_back_to_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = "PREFECT_LOGGING_HANDLERS_API_CLASS"
+    monkeypatch.setenv(theirs, "their_handlers.Theirs")
+    monkeypatch.delenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", raising=False)
+    config = {
+        "console": {"class": "logging.StreamHandler"},
+        "api": {"class": "their_handlers.Theirs"},
+    }
+    for name, value in environment({"handlers": config}).items():
+        monkeypatch.setenv(name, value)
+    handlers._put_back()
+    assert os.environ[theirs] == "their_handlers.Theirs"
+    assert "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS" not in os.environ
 
 
 def test_a_configuration_that_names_no_handlers_is_left_alone() -> None:
