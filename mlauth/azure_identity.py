@@ -345,6 +345,9 @@ class Tokens:
         }
         if entra:
             options["authority"] = authority
+            # Else MSAL asks login.microsoftonline.com whether a host that it does not know is one of
+            # Microsoft's, and stops: that of a cloud of one's own is none.
+            options["disable_instance_discovery"] = True
         self._place = authority if "authority" in options else "the identity's endpoint"
         self._options = options
         self._credential = self._made()

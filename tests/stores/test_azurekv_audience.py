@@ -19,7 +19,7 @@ from mlauth.errors import StoreError, StoreUnreachable
 from mlauth.resolving import read_all
 from tests.servers.azure import Azure
 from tests.servers.connect_proxy import ConnectProxy, connect_proxy
-from tests.servers.faults import FaultyServer, answer, faulty
+from tests.servers.faults import FaultyServer, Reply, answer, faulty
 from tests.servers.web import Answer
 from tests.stores.contract import CANARY
 
@@ -36,10 +36,10 @@ class Host:
         self.server: FaultyServer | None = None
         self.proxy: ConnectProxy | None = None
 
-    def asks(self, host: str, challenge: str) -> dict[str, str]:
-        """Start it; return the variables that lead to it."""
+    def asks(self, host: str, challenge: str, **others: tuple[Reply, ...]) -> dict[str, str]:
+        """Start it, and other hosts; return the variables that lead to them."""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(host).configure_cert(tls)
+        self._authority.issue_cert(host, *others).configure_cert(tls)
         self._authority.cert_pem.write_to_path(self._folder / "ca.pem")
         secret = {"value": CANARY, "id": f"https://{host}/secrets/key/{'0' * 32}"}
         self.server = self._stack.enter_context(
@@ -49,9 +49,10 @@ class Host:
                 tls=tls,
             )
         )
-        self.proxy = self._stack.enter_context(
-            connect_proxy({host: self.server.port}, lambda _: True)
-        )
+        ports = {host: self.server.port}
+        for other, replies in others.items():
+            ports[other] = self._stack.enter_context(faulty(*replies, tls=tls)).port
+        self.proxy = self._stack.enter_context(connect_proxy(ports, lambda _: True))
         return {
             "REQUESTS_CA_BUNDLE": str(self._folder / "ca.pem"),
             "HTTPS_PROXY": self.proxy.url,
@@ -163,6 +164,29 @@ def test_a_cloud_that_the_environment_names_has_vaults_of_its_own(
         with pytest.raises(StoreUnreachable, match="asks for a token of another service"):
             read(name)
         assert endpoint.requests == []
+
+
+def test_a_cloud_of_your_own_issues_tokens_and_nobody_else_is_asked(
+    host: Host, azure: Azure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MSAL asks the public Microsoft Entra about a host that it does not know, and stops there."""
+    name, login = f"v{uuid4().hex[:8]}.{STACK}", "login.local.azurestack.external"
+    endpoints = {
+        f"{kind}_endpoint": f"https://{login}/t/oauth2/{kind}"
+        for kind in ("token", "authorization")
+    }
+    issued = {"access_token": "some", "expires_in": 3600, "token_type": "Bearer"}
+    variables = host.asks(
+        name,
+        f'Bearer authorization="https://{login}/{azure.directory.tenant}", '
+        f'resource="https://{STACK}"',
+        **{login: tuple(answer(200, json.dumps(each).encode()) for each in (endpoints, issued))},
+    )
+    use(monkeypatch, azure.service_principal() | variables)
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{login}/")
+    assert read(name) == CANARY
+    assert host.proxy is not None
+    assert {asked.host for asked in host.proxy.asked} == {name, login}
 
 
 class TestTheAuthorityOfAChallenge:
