@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from mlauth import redaction
+from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable, bare
 from mlauth.faults import LASTING, TRANSIENT, Fault, broken_off, causes, connection_fault, too_late
 from mlauth.never_pickled import NeverPickled
@@ -345,8 +346,8 @@ class Tokens:
         }
         if entra:
             options["authority"] = authority
-            # Else MSAL asks login.microsoftonline.com whether a host that it does not know is one of
-            # Microsoft's, and stops: that of a cloud of one's own is none.
+            # Else MSAL asks login.microsoftonline.com about a host that it does not know, and stops
+            # there: that of a cloud of one's own is none of Microsoft's.
             options["disable_instance_discovery"] = True
         self._place = authority if "authority" in options else "the identity's endpoint"
         self._options = options
@@ -355,15 +356,17 @@ class Tokens:
     def __str__(self) -> str:
         return str(self._identity)
 
-    def get(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
+    def get(
+        self, *scopes: str, deadline: Deadline, claims: str | None = None, **options: Any
+    ) -> AccessToken:
         """Return a token; see `azure.core.credentials.TokenCredential.get_token`.
 
         Raises:
             Transient: the identity's issuer is throttling or has a fault.
-            StoreError: there is no identity, or it is refused.
+            StoreError: there is no identity, or it is refused, or nobody was asked in time.
         """
         key = (scopes, options.get("tenant_id"))
-        with self._lock:
+        with self._turn(deadline):
             kept = self._kept.get(key)
             if kept is not None and not claims and kept[1] - time.time() > _FRESH_SECONDS:
                 return _access_token(*kept)
@@ -386,6 +389,20 @@ class Tokens:
                 self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
             # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
             raise explained
+
+    @contextmanager
+    def _turn(self, deadline: Deadline) -> Iterator[None]:
+        """Let one ask at a time, and nobody begin when the time is up: az may hang for each."""
+        left = deadline.remaining()
+        if not left or not self._lock.acquire(timeout=left):
+            raise StoreUnavailable(
+                f"{self._identity} gave no token within {deadline.seconds:g} s: is what issues its "
+                "tokens in reach? a busy service needs a longer timeout"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _made(self) -> TokenCredential:
         try:

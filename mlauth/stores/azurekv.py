@@ -226,7 +226,8 @@ class _Vault:
         asked = {scope.removesuffix("/.default").rstrip("/").lower() for scope in scopes}
         if asked != {self._audience}:
             raise self._another_service()
-        token = self._tokens.get(f"{self._audience}/.default", **options)
+        deadline: Deadline = self._calling.deadline
+        token = self._tokens.get(f"{self._audience}/.default", deadline=deadline, **options)
         self._primed.set()
         self.in_time()  # what the token is for is asked next
         return token

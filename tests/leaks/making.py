@@ -110,7 +110,8 @@ class Here:
 
     def tokens(self) -> azure_identity.Tokens:
         tokens = azure_identity.Tokens(self.as_application(), "login.microsoftonline.com")
-        self.values.append(tokens.get("https://vault.azure.net/.default").token)
+        given = tokens.get("https://vault.azure.net/.default", deadline=Deadline(20))
+        self.values.append(given.token)
         return tokens
 
     def error(self, kind: type[BaseException]) -> BaseException:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 import mlauth
 from mlauth import MLAuthError, SecretReference, azure_identity, stores
 from mlauth.azure_identity import Tokens, choose
+from mlauth.deadline import Deadline
 from mlauth.record import own_environment
 from mlauth.retrying import Transient
 from tests.leaks.canaries import canary, leaks, token
@@ -118,7 +119,9 @@ class Place:
             lambda: mlauth.resolve(text, timeout=1),
             lambda: store.read(reference, timeout=1),
             lambda: store.describe(reference),
-            lambda: tokens().get("https://vault.azure.net/.default").expires_on,
+            lambda: (
+                tokens().get("https://vault.azure.net/.default", deadline=Deadline(20)).expires_on
+            ),
         ]
         for call in calls:
             watch.outcome(call)

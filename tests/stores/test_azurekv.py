@@ -7,6 +7,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import SecretReference, azure_identity, stores
 from mlauth.checks import Status
-from mlauth.deadline import Deadline
+from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     IdentityUnavailable,
     InvalidReference,
@@ -546,6 +547,29 @@ class TestIdentity:
             assert "neither gives a token here" in said
             assert ("`az login`, or" in said) == (az == "is not logged in")
         assert time.monotonic() - start < 8
+
+    def test_az_that_hangs_is_not_asked_for_each_secret_when_the_time_is_up(
+        self,
+        azure: Azure,
+        key: SecretReference,
+        own: Callable[..., None],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        own(azure.network() | {"AZURE_TOKEN_CREDENTIALS": "dev"})
+        az = tmp_path / "az"
+        az.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")
+        az.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        monkeypatch.setattr(azure_identity, "CLI_SECONDS", 1)
+        before = set(threading.enumerate())
+        with pytest.raises(ResolutionError):
+            read_all([reference_like(key, f"key-{n}") for n in range(8)], Deadline(2.5))
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == THREAD:
+                thread.join(30)
+                assert not thread.is_alive()
+        assert len((tmp_path / "asked").read_text().splitlines()) <= 3  # each takes a second
 
     def test_a_throttled_identity_endpoint_is_asked_again(
         self, azure: Azure, key: SecretReference, own: Callable[..., None]
