@@ -62,7 +62,7 @@ _PUBLIC = "login.microsoftonline.com"
 def _problem(location: str) -> str | None:
     vault, slash, name = location.partition("/")
     if "." in vault:
-        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d{1,5})?", vault):
+        if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", vault) or not host_of(f"https://{vault}"):
             return "the vault is not a host name (with a port, if it has one)"
         if name.startswith("secrets/"):
             return "leave 'secrets/' away, and name a version as ?version="
