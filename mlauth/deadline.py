@@ -39,7 +39,7 @@ class Deadline:
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise InvalidCredentials("timeout is not a number of seconds")
         if not 0 < seconds <= DAY:
-            raise InvalidCredentials(f"timeout is not over 0 and at most {DAY:,} seconds (a day)")
+            raise InvalidCredentials(f"timeout must be over 0, and {DAY:,} seconds (a day) at most")
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
