@@ -47,9 +47,7 @@ _REFUSED_SECONDS = 2  # for which others who need the same identity need not fin
 _IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
 
 _ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a tenant has domains, too
-_HOST = re.compile(
-    r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?"
-)
+_HOST = re.compile(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 _ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
 
 _EXTRA = "azurekv"
