@@ -101,8 +101,9 @@ def _keep_certificates(ca: str, stores: str) -> str:
 
 
 def remove(folder: str) -> None:
-    """Remove a private directory, if it is still there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a private directory, if it is one and still there: a record may name anything."""
+    if _FOLDER.match(os.path.basename(folder)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep() -> None:

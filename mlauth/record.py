@@ -17,14 +17,27 @@ _before: dict[str, str | None] = {}  # what variables held before this process e
 def read_record(text: str | None = None) -> dict[str, Any]:
     """Return what activations before left in the environment: names, folders, the owner.
 
+    Whoever sets variables for this process can have written it, so what is not of its kind is left
+    out.
+
     Args:
         text: the record, if not that of the environment.
     """
     try:
         record = json.loads(os.environ.get(RECORD, "{}") if text is None else text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    found: dict[str, Any] = {
+        kind: [each for each in record[kind] if isinstance(each, str) and each.isprintable()]
+        for kind in ("secrets", "emptied", "folders")
+        if isinstance(record.get(kind), list)
+    }
+    for kind, its_type in (("owner", int), ("handed_on", bool)):
+        if type(record.get(kind)) is its_type:
+            found[kind] = record[kind]
+    return found
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mlauth.errors import (
     SecretNotFound,
     StoreUnavailable,
 )
-from mlauth.record import RECORD, read_record
+from mlauth.record import RECORD, own_environment, read_record
 from mlauth.redaction import mask
 from mlauth.stores import memory
 from tests.accounts import Account, new_account
@@ -382,6 +382,26 @@ class TestFolders:
         assert [path.exists() for path in (elsewhere, file, link, target)] == [True] * 4
         assert not dead.exists()
 
+    def test_what_a_record_names_is_removed_if_it_is_a_private_folder_and_no_other(
+        self, tmp_path: Path
+    ) -> None:
+        """It comes with the environment, in which others may have written it."""
+        place = tmp_path / "place"
+        private, theirs, target = (
+            place / name for name in ("mlauth-0a1b2c3d.1.2.abc", "theirs", "target")
+        )
+        for folder in (private, theirs, target):
+            folder.mkdir(parents=True)
+        link = place / "mlauth-0a1b2c3d.1.2.link"
+        link.symlink_to(target)
+        named = [f"{folder}{end}" for folder in (private, theirs, link) for end in ("", "/", "/..")]
+        code = (
+            "import sys\nfrom mlauth.activation import remove_at_exit\n"
+            "remove_at_exit(sys.argv[1:], lambda: True)"
+        )
+        subprocess.run([sys.executable, "-c", code, *named], check=True)
+        assert sorted(place.iterdir()) == [link, target, theirs]
+
 
 class TestRecord:
     """What a process finds that starts with an activation of another's in its environment."""
@@ -402,7 +422,27 @@ class TestRecord:
         assert mask("canary-of-parent") == "***"
         assert "ZENML_STORE_API_TOKEN" not in os.environ
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"'])
+    @pytest.mark.parametrize(
+        "wrong", [5, None, "HOME", {"HOME": 1}, [1, None], [["A"], {"A": 1}], ["\ud800", "A\0"]]
+    )
+    @pytest.mark.parametrize("kind", ["secrets", "emptied", "folders", "owner", "handed_on"])
+    def test_what_is_not_of_its_kind_is_left_out(
+        self, kind: str, wrong: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever sets variables for a run can write it: it ends neither a login nor a child."""
+        owner = 0 if kind == "owner" else os.getpid()
+        monkeypatch.setenv(RECORD, json.dumps({"owner": owner, "folders": [], kind: wrong}))
+        memory.put("secret", "canary-of-record")
+        before = dict(os.environ)
+        resume()
+        own_environment()
+        with mlauth.activate(EnvironmentSecrets.of("test", {"env": {"A": "memory://secret"}})):
+            assert read_record()["secrets"] == ["A"]
+        assert dict(os.environ) == before
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "3", '"x"', "[" * 100_000, '{"secrets":' + "[" * 100_000]
+    )
     def test_one_that_cannot_be_read_counts_as_none(
         self, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
