@@ -499,7 +499,7 @@ def test_netrc_is_not_read(no_proxies: pytest.MonkeyPatch, tmp_path: Path) -> No
     ("url", "local"),
     [
         ("http://localhost:8237", True),
-        ("http://zenml.localhost", True),
+        ("http://zenml.localhost", False),
         ("http://127.3.4.5", True),
         ("http://[::1]:8237", True),
         ("http://10.0.0.1", False),
