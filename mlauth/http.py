@@ -253,7 +253,7 @@ def is_loopback(url: str) -> bool:
     if not has_plain_host(url):
         return False
     host = urlsplit(url).hostname or ""
-    # `x.localhost` is looked up in DNS where no resolver knows better, as in most containers (glibc).
+    # glibc alone, as in most containers, looks `x.localhost` up in DNS.
     if host == "localhost":
         return True
     try:

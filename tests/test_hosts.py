@@ -288,6 +288,29 @@ def test_the_authority_of_an_identity_is_one_of_the_hosts(
         mlauth.resolve(f"azurekv://{vault}/token")
 
 
+@pytest.mark.parametrize("name", ["AZURE_REGIONAL_AUTHORITY_NAME", "MSAL_FORCE_REGION"])
+@pytest.mark.parametrize(
+    ("vault", "authority", "of_region"),
+    [
+        ("net", "login.microsoftonline.com", "westus.login.microsoft.com"),
+        ("cn", "login.chinacloudapi.cn", "westus.login.chinacloudapi.cn"),
+    ],
+)
+def test_the_authority_of_a_region_is_one_of_the_hosts(
+    allowed: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    vault: str,
+    authority: str,
+    of_region: str,
+) -> None:
+    monkeypatch.setenv(name, "westus")
+    allowed.write_text(f"acme.vault.azure.{vault}\n{authority}\n")
+    with nothing_read_or_asked(folder), pytest.raises(MLAuthError, match=refused(of_region)):
+        mlauth.resolve(f"azurekv://acme.vault.azure.{vault}/token")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -73,7 +73,7 @@ def test_what_sudo_and_glibc_call_unsafe_is_refused(name: str) -> None:
             " UV_INDEX_URL UV_FIND_LINKS UV_PUBLISH_URL NPM_CONFIG_REGISTRY GOPROXY"
         ),
         "changes who is asked for a credential: set it where": (
-            "AZURE_AUTHORITY_HOST IDENTITY_ENDPOINT MSI_ENDPOINT IMDS_ENDPOINT"
+            "AZURE_AUTHORITY_HOST MSAL_FORCE_REGION IDENTITY_ENDPOINT MSI_ENDPOINT IMDS_ENDPOINT"
             " GCE_METADATA_HOST AWS_CONTAINER_CREDENTIALS_FULL_URI"
         ),
         "belongs to ZenML, whose client would write the key to its disk: use zenml_login": (

@@ -188,7 +188,7 @@ class Store:
             asked.append(_parts(reference, environment)[0])
             # The others' endpoints are sent no credential, but give one out.
             if isinstance(choose(environment), (ServicePrincipal, WorkloadIdentity)):
-                asked.append(_authority(asked[0], environment))
+                asked += _authorities(asked[0], environment)
         return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
     def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
@@ -407,6 +407,19 @@ def _authority(host: str, environment: Mapping[str, str]) -> str:
     if of_vault and named not in of_vault:
         return of_vault[0]
     return named or _PUBLIC
+
+
+def _authorities(host: str, environment: Mapping[str, str]) -> list[str]:
+    """Return the hosts of Microsoft Entra that are asked, one of a region too where MSAL does that.
+
+    https://github.com/AzureAD/microsoft-authentication-library-for-python, msal/application.py
+    (`_get_regional_authority`).
+    """
+    found = [_authority(host, environment)]
+    region = environment.get("AZURE_REGIONAL_AUTHORITY_NAME", environment.get("MSAL_FORCE_REGION"))
+    if region:
+        found.append(f"{region}.{'login.microsoft.com' if found[0] == _PUBLIC else found[0]}")
+    return found
 
 
 def _audience(host: str, environment: Mapping[str, str]) -> str | None:
