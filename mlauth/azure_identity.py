@@ -48,6 +48,7 @@ _IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is upda
 
 _ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a tenant has domains, too
 _HOST = re.compile(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold
 _ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
 
 _EXTRA = "azurekv"
@@ -374,6 +375,8 @@ class Tokens:
             try:
                 with _quiet():
                     token = self._credential.get_token(*scopes, claims=claims, **options)
+                if not _TOKEN.fullmatch(token.token):  # a TypeError, if it is no text
+                    raise ValueError("no token")
             except Exception as error:
                 explained = self._explain(error)
             else:

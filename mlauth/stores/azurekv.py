@@ -7,6 +7,7 @@ its errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from mlauth.azure_identity import (
     choose,
     host_of,
 )
-from mlauth.deadline import Deadline
+from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     SecretDenied,
     SecretNotFound,
@@ -57,6 +58,15 @@ _CLOUDS = {  # of Microsoft Entra's host: what vaults are called there
     "login.microsoftonline.us": ".vault.usgovcloudapi.net",
 }
 _PUBLIC = "login.microsoftonline.com"
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Drop a traceback that the SDK logs of an error that is no JSON: ours is one line."""
+    return record.threadName != THREAD or record.levelno != logging.WARNING
+
+
+for _module in ("_utils.model_base", "_model_base"):  # the other is that of older ones
+    logging.getLogger(f"azure.keyvault.secrets._generated.{_module}").addFilter(_is_not_ours)
 
 
 def _problem(location: str) -> str | None:
@@ -337,7 +347,7 @@ class _Vault:
                 "a deleted secret still has the name; recover it (az keyvault secret "
                 "recover) or purge it, and write again"
             )
-        if status in (401, 403):
+        if status in (401, 403) and code:  # a proxy's, too, but as a page
             kind, why = _refusal(code, message, reference, str(self._tokens))
             return kind(why)
         if 300 <= status < 400:

@@ -288,15 +288,20 @@ def test_a_vault_that_goes_on_failing_is_unknown_inside_the_deadline(
         (Answer(200, b"<html>log in</html>"), "not as a Key Vault does"),
         (Answer(302, None, {"Location": "https://login.example.com/"}), "redirects (302)"),
         (Answer(418, b"tea"), "answers HTTP 418 (no code)"),
+        (Answer(403, b"<html>blocked</html>"), "answers HTTP 403 (no code): is it a Key Vault"),
+        (Answer(401, b"<html>log in</html>"), "answers HTTP 401 (no code): is it a Key Vault"),
     ],
 )
-def test_what_is_no_key_vault_is_said(vault: Vault, answer: Answer, said: str) -> None:
+def test_what_is_no_key_vault_is_said(
+    vault: Vault, answer: Answer, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     vault.put("key", CANARY)
     vault.faults.say(answer, 100)
     start = time.monotonic()
     with pytest.raises(StoreError) as caught:
         read(reference(vault))
     assert said in str(caught.value)
+    assert [each for each in caplog.records if each.levelname != "INFO"] == []
     assert not isinstance(caught.value, StoreUnavailable)
     assert time.monotonic() - start < 5
 
@@ -576,6 +581,16 @@ class TestIdentity:
                 thread.join(30)
                 assert not thread.is_alive()
         assert len((tmp_path / "asked").read_text().splitlines()) <= 3  # each takes a second
+
+    @pytest.mark.parametrize("given", [12345, ["a", "token"], "a\r\nX-Header: b", "tökén"])
+    def test_what_is_no_token_is_said_of_the_endpoint_not_of_the_vault(
+        self, azure: Azure, key: SecretReference, own: Callable[..., None], given: object
+    ) -> None:
+        body = {"access_token": given, "expires_on": "9999999999", "resource": "?"}
+        with faulty(answer(200, json.dumps(body).encode())) as server:
+            own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
+            said = refused(key, IdentityUnavailable)
+        assert "what answers there (HTTP 200) is not the endpoint of an identity" in said
 
     def test_a_throttled_identity_endpoint_is_asked_again(
         self, azure: Azure, key: SecretReference, own: Callable[..., None]
