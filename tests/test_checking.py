@@ -205,6 +205,41 @@ def test_strange_answers_fail_in_one_line(
 USER = b'{"name": "flows", "body": {"is_service_account": true}}'
 
 
+@pytest.mark.parametrize(
+    ("name", "expected", "said"),
+    [
+        (
+            "prefect-pr\u043ed",
+            "prefect-prod",
+            "account 'prefect-pr\\u043ed', not as 'prefect-prod'",
+        ),
+        ("pr\u00e9fect", "pre\u0301fect", "account 'pr\\xe9fect', not as 'pre\\u0301fect'"),
+        ("\x1b[2Jme\n", "me", "account '\\x1b[2Jme\\n', not as 'me'"),
+        ("a" * 500_000, "me", "/api/v1/current-user answers 200"),
+        ("a" * 500_000, None, "/api/v1/current-user answers 200"),
+    ],
+)
+def test_a_name_that_looks_like_another_or_is_too_long_is_one_readable_line(
+    tmp_path: Path, name: str, expected: str | None, said: str
+) -> None:
+    (tmp_path / "key").write_text(api_key())
+    user = {"name": name, "body": {"is_service_account": True}}
+    with faulty(INFO, LOGGED_IN, answer(200, json.dumps(user).encode())) as server:
+        report = mlauth.check(
+            ZenMLCredentials.of(
+                "test",
+                {
+                    "store_url": server.url,
+                    "api_key": f"file://{tmp_path}/key",
+                    "service_account": expected,
+                },
+            )
+        )
+    assert said in report.summary()
+    assert report.summary().isprintable()
+    assert len(repr(report)) < 5000
+
+
 def test_a_token_that_expires_is_said_with_its_end(account: Account) -> None:
     login = answer(200, b'{"access_token": "token-canary", "expires_in": 3600}')
     with faulty(INFO, login, answer(200, USER)) as server:

@@ -55,6 +55,7 @@ NEAR_MISSES = {
     "ZENML_TOKEN": API_TOKEN,
     "ZENML_STORE_TOKEN": API_TOKEN,
 }
+_LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
 _PASSWORDS = ("ZENML_STORE_USERNAME", "ZENML_STORE_PASSWORD")
 _PLACEHOLDER = re.compile(
     r"<.*>|\$?\{.*\}|\$\w+|x{3,}|\*{3,}|\.{3,}|(your|my|change|replace|insert|todo|example|dummy|"
@@ -584,7 +585,9 @@ def current_user(service: Service, token: SecretStr, expected: str | None = None
         raise StageFailed(_refusal(answer, service.url))
     body = answer.body if isinstance(answer.body, dict) else {}
     inner, name = body.get("body"), body.get("name")
-    if answer.status == 200 and isinstance(inner, dict) and isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        name = None
+    if answer.status == 200 and isinstance(inner, dict) and name is not None:
         return {
             "id": body.get("id"),
             "is_service_account": inner.get("is_service_account") is True,
@@ -603,7 +606,8 @@ def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -
         )
     if expected is not None and account["real_name"].get_secret_value() != expected:
         raise StageFailed(
-            f"{url} knows this key as service account {account['name']!r}, not as {expected!r}: "
+            # In ASCII: letters of other scripts, and accents that combine, look alike.
+            f"{url} knows this key as service account {account['name']!a}, not as {expected!a}: "
             "correct the reference or service_account"
         )
 
