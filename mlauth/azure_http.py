@@ -9,6 +9,7 @@ imports the SDK.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +46,9 @@ def unusable(error: BaseException) -> str | None:
                 "the proxy that HTTPS_PROXY (or ALL_PROXY) names cannot be used: name one with "
                 "http://host:port, or put the host into NO_PROXY"
             )
+        # Of what reads certificates, not of a handshake, where the library is SSL.
+        if isinstance(cause, ssl.SSLError) and cause.library in ("X509", "PEM", "ASN1"):
+            return "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) cannot be read as PEM certificates"
         if type(cause) is OSError and "CA certificate bundle" in str(cause):
             return "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names no file that is there: correct it"
     return None

@@ -397,8 +397,8 @@ class Tokens:
         left = deadline.remaining()
         if not left or not self._lock.acquire(timeout=left):
             raise StoreUnavailable(
-                f"{self._identity} gave no token within {deadline.seconds:g} s: is what issues its "
-                "tokens in reach? a busy service needs a longer timeout"
+                f"{self._identity} gave no token in time: is what issues its tokens in reach? a "
+                "busy service needs a longer timeout"
             )
         try:
             yield

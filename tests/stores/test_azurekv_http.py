@@ -196,6 +196,20 @@ def test_the_ca_of_the_environment_is_trusted_by_every_client(
         assert read(key) == CANARY
 
 
+@pytest.mark.parametrize("content", [b"", b"no certificate\n", b"\x00\xff" * 500, "damaged", "cut"])
+def test_a_ca_bundle_that_cannot_be_read_is_said(
+    azure: Azure, key: SecretReference, use: Use, tmp_path: Path, content: bytes | str
+) -> None:
+    variables = azure.environment()
+    pem = Path(variables["REQUESTS_CA_BUNDLE"]).read_bytes()
+    damaged = {"damaged": pem.replace(b"M", b"?"), "cut": pem[:-40]}
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(content if isinstance(content, bytes) else damaged[content])
+    use({**variables, "REQUESTS_CA_BUNDLE": str(bundle)})
+    said = refused(key, StoreUnreachable)
+    assert "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) cannot be read as PEM certificates" in said
+
+
 class TestAtEachPlaceThatAnswers:
     """The vault, the identity's endpoint, and Microsoft Entra."""
 
