@@ -247,7 +247,7 @@ class _Vault:
         deadline: Deadline = self._calling.deadline
         if not deadline.remaining():
             raise StoreUnavailable(
-                f"{self._host} was not asked: no time was left of {deadline.seconds:g} s; a busy "
+                f"{self._host} was not asked: no time was left; a busy "
                 "service, or what says who asks, needs a longer timeout"
             )
 

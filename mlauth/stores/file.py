@@ -130,7 +130,7 @@ class Store:
             before()
             if not deadline.remaining():
                 raise StoreUnavailable(
-                    f"{reference} was not written: no time was left of {timeout:g} s; a slow disk "
+                    f"{reference} was not written: no time was left; a slow disk "
                     "needs a longer timeout"
                 )
             os.replace(beside, path)
