@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 from pydantic import SecretStr
 
@@ -254,6 +255,7 @@ class Exported(NeverPickled):
                 self.put_client_back = isolation.keep_client()
                 isolation.forget_client()
         redaction.guard_logging()
+        _undo_waiting()
 
     def activate(
         self,
@@ -310,33 +312,63 @@ class Exported(NeverPickled):
         What a later one has set stays, and is what that one will put back from here on: so in
         whatever order they end, no value outlives the last activation that wants it.
         """
+        if _is_in_the_middle():
+            _waiting.append(self)
+            return
         with _lock:
-            later = _exported[_exported.index(self) + 1 :] if self in _exported else []
-            for name, value in list(self.before.items()):
-                heir = next((each for each in later if name in each.before), None)
-                if heir is not None:
-                    heir.before[name] = value
-                elif value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value.get_secret_value()
-                del self.before[name]
-            if self.put_client_back is not None:
-                client = next((each for each in later if each.put_client_back), None)
-                if client is not None:
-                    client.put_client_back = self.put_client_back
-                else:
-                    self.put_client_back()
-                self.put_client_back = None
-            if self in _exported:
-                _exported.remove(self)
-            _write_record()
-            if os.getpid() == self._pid:  # not in a fork of this process, which may go on
-                for folder in self.folders:
-                    isolation.remove(folder)
+            self._undo()
+        _undo_waiting()
+
+    def _undo(self) -> None:
+        later = _exported[_exported.index(self) + 1 :] if self in _exported else []
+        for name, value in list(self.before.items()):
+            heir = next((each for each in later if name in each.before), None)
+            if heir is not None:
+                heir.before[name] = value
+            elif value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value.get_secret_value()
+            del self.before[name]
+        if self.put_client_back is not None:
+            client = next((each for each in later if each.put_client_back), None)
+            if client is not None:
+                client.put_client_back = self.put_client_back
+            else:
+                self.put_client_back()
+            self.put_client_back = None
+        if self in _exported:
+            _exported.remove(self)
+        _write_record()
+        if os.getpid() == self._pid:  # not in a fork of this process, which may go on
+            for folder in self.folders:
+                isolation.remove(folder)
 
 
 _exported: list[Exported] = []  # in the order in which they were, those that were not undone
+_waiting: list[Exported] = []  # to be undone by the thread that is in the middle of another one
+
+
+def _is_in_the_middle() -> bool:
+    """Say whether this thread sets or undoes another one: the garbage collector comes anywhere.
+
+    Asked of the stack, and not kept in a variable, which an interrupt could leave set for ever.
+    """
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to see who calls
+    while frame is not None and frame.f_code not in _MIDDLES:
+        frame = frame.f_back
+    return frame is not None
+
+
+_MIDDLES = {Exported.set.__code__, Exported._undo.__code__}  # noqa: SLF001 - of this module
+
+
+def _undo_waiting() -> None:
+    with _lock:
+        while _waiting:
+            (first, *_) = _waiting
+            first._undo()  # noqa: SLF001 - of this module
+            _waiting.remove(first)
 
 
 def _held(name: str) -> SecretStr | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -279,6 +280,39 @@ def at_line(
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def test_what_the_garbage_collector_ends_in_the_middle_of_another_is_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each line of an activation's own code, one after the other."""
+
+    def abandoned() -> Iterator[None]:
+        with activation(A="outer", B="outer"):
+            yield
+
+    monkeypatch.setenv("A", "before")
+    before, points = dict(os.environ), 0
+    gc.disable()
+    gc.freeze()  # what there is by now is not looked through each time
+    try:
+        while True:
+            points += 1
+            generator = abandoned()
+            next(generator)
+            circle: list[object] = [generator]
+            circle.append(circle)
+            del generator, circle  # from here on only the garbage collector ends it
+            with at_line(points, gc.collect) as lines, activation(A="inner", C="inner"):
+                assert [os.environ[name] for name in "AC"] == ["inner", "inner"], lines[-1]
+            gc.collect()
+            assert dict(os.environ) == before, lines[points - 1 : points]
+            if points > len(lines):
+                break
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    assert points > 80
 
 
 def test_undo_is_exact_wherever_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
