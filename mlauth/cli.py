@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from mlauth.rotation import DAY, prepare_zenml
 from mlauth.signals import as_python_found_them, uninterrupted
 
 PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
+INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 # As of env(1): https://www.gnu.org/software/coreutils/manual/html_node/env-invocation.html
 CANNOT_PREPARE, CANNOT_INVOKE, NOT_FOUND = 125, 126, 127
 _CODES = {Status.PASSED: PASSED, Status.FAILED: FAILED, Status.UNKNOWN: UNKNOWN}
@@ -51,6 +53,8 @@ def _one_line_errors(code: int) -> Callable[[F], F]:
                 return function(*args, **kwargs)
             except MLAuthError as error:
                 _fail(str(error), code)
+            except KeyboardInterrupt:
+                _fail("interrupted", INTERRUPTED)
 
         return run  # type: ignore[return-value]
 
@@ -68,11 +72,14 @@ def _say(line: str, *, err: bool = False) -> bool:
     An output that is full or closed is left, as https://docs.python.org/3/library/signal.html
     (note on SIGPIPE) says: else Python would fail to flush it at the end, with exit code 120.
     """
+    stream = sys.stderr if err else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # characters that its encoding lacks
     try:
         click.echo(line, err=err)
     except OSError:
         with suppress(OSError, ValueError):  # no file, as in tests of click's
-            os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True
 
@@ -87,9 +94,13 @@ def _with_profile(function: F) -> F:
 
 
 def _settings(profile: str | None, config: str | None) -> Settings:
+    """Return the settings, less what options say: an empty one (`-p "$UNSET"`) is said, too."""
     found = settings()
     return found.model_copy(
-        update={"profile": profile or found.profile, "config": config or found.config}
+        update={
+            "profile": (found.profile or None) if profile is None else profile,
+            "config": found.config if config is None else config,
+        }
     )
 
 
@@ -119,7 +130,7 @@ def check_command(profile: str | None, config: str | None, as_json: bool) -> Non
 
 
 def _print_report(report: CheckReport, profile: str | None) -> None:
-    hint = "" if profile else " (no profile was named: --profile or MLAUTH_PROFILE)"
+    hint = "" if profile is not None else " (no profile was named: --profile or MLAUTH_PROFILE)"
     _say(f"Checking {report.subject}{hint}")
     print_stages(report)
     _say(f"{report.status.value}: {report.summary()}")
@@ -248,7 +259,8 @@ def rotate_zenml_command(
     The new key is written to where the profile names it, proven, and shown to
     nobody. Exit code: 0 rotated, 1 not rotated, 2 wrong use or configuration,
     3 not rotated (a service gave no answer), 4 rotated, but the new key is not
-    stored or not proven: the old one works for the retain period.
+    stored or not proven: the old one works for the retain period, 130 not rotated
+    (Ctrl-C).
     """
     chosen = _settings(profile, config)
     if chosen.profile is None:
@@ -261,10 +273,13 @@ def rotate_zenml_command(
             timeout=chosen.timeout,
             config=chosen.config,
         )
-        with uninterrupted():
-            line = f"rotated: {ready.rotate()}"
-            if not _say(line):
-                _say(f"mlauth: standard output cannot be written to; {line}", err=True)
+        with uninterrupted() as came:
+            try:
+                line = f"rotated: {ready.rotate()}"
+                if not _say(line):
+                    _say(f"mlauth: standard output cannot be written to; {line}", err=True)
+            finally:
+                came.clear()  # mlauth ends here anyway, and its exit code says what happened
     except RotationIncomplete as error:
         _fail(str(error), INCOMPLETE)
     except (InvalidProfile, InvalidCredentials):

@@ -34,12 +34,15 @@ def as_python_found_them() -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold signals back until the block is done, for what must not end half-way."""
-    if not in_main_thread():
-        yield  # Python handles signals in the main thread only
-        return
+def uninterrupted() -> Iterator[list[int]]:
+    """Hold signals back until the block is done, for what must not end half-way.
+
+    The block is given the signals that came. What it leaves of them takes effect at its end.
+    """
     came: list[int] = []
+    if not in_main_thread():
+        yield came  # Python handles signals in the main thread only
+        return
     previous: dict[int, Any] = {}
     try:
         for number in (signal.SIGINT, *ENDING):
@@ -47,7 +50,7 @@ def uninterrupted() -> Iterator[None]:
             if handler is not None:  # None: installed by C code, which cannot be put back
                 previous[number] = handler
                 signal.signal(number, lambda number, _frame: came.append(number))
-        yield
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -84,12 +84,14 @@ class TestCheck:
         [
             (["-p", "nope"], "mlauth: mlauth.toml has no profile 'nope' (it has: prod)"),
             (["-p", "prod", "-f", "nope.toml"], "mlauth: there is no file nope.toml in "),
+            (["-p", ""], "mlauth: mlauth.toml has no profile '' (it has: prod)"),
+            (["-p", "prod", "-f", ""], "mlauth: there is no file  in "),
             (["--nope"], "No such option"),
             (["prod"], "unexpected extra argument"),
         ],
     )
     def test_wrong_use(self, arguments: list[str], said: str) -> None:
-        done = mlauth("check", *arguments)
+        done = mlauth("check", *arguments, MLAUTH_PROFILE="prod", MLAUTH_CONFIG="mlauth.toml")
         assert done.returncode == 2
         assert said in done.stderr
         assert "Traceback" not in done.stderr

@@ -157,3 +157,10 @@ def test_output_that_cannot_be_written_changes_no_exit_code(
     folder: Path, output: str, arguments: tuple[str, ...], code: int
 ) -> None:
     assert run(folder, *arguments, before=output).returncode == code
+
+
+def test_characters_that_the_output_cannot_hold_change_no_exit_code(folder: Path) -> None:
+    (folder / "mlauth.toml").write_text(f'[profiles."東京".env]\nTOKEN = "file://{folder}/key"\n')
+    done = run(folder, "check", "-p", "東京", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(r"Checking profile '\u6771\u4eac' of mlauth.toml")
