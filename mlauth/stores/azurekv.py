@@ -407,7 +407,7 @@ def _parts(reference: SecretReference, environment: Mapping[str, str]) -> tuple[
                 "name the vault by its full host"
             )
         vault += suffix
-    return vault.lower(), name
+    return vault.lower().removesuffix(":443"), name  # the SDK compares a host with its challenge
 
 
 def _authority(host: str, environment: Mapping[str, str]) -> str:

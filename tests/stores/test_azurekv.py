@@ -663,7 +663,7 @@ def reference_like(key: SecretReference, name: str) -> SecretReference:
 
 
 @pytest.mark.parametrize("cloud", ["china", "usgov"])
-@pytest.mark.parametrize("by", ["host", "name"])
+@pytest.mark.parametrize("by", ["host", "host:443", "name"])
 def test_vaults_of_other_clouds_are_read_with_identities_of_those(
     azure: Azure, monkeypatch: pytest.MonkeyPatch, cloud: str, by: str
 ) -> None:
@@ -674,9 +674,9 @@ def test_vaults_of_other_clouds_are_read_with_identities_of_those(
         monkeypatch.delenv(name)
     use(monkeypatch, azure.service_principal(cloud=cloud))
     where = reference(vault)
-    if by == "host":
+    if by != "name":
         monkeypatch.delenv("AZURE_AUTHORITY_HOST")
-        where = SecretReference.parse(f"azurekv://{vault.host}/key")
+        where = SecretReference.parse(f"azurekv://{by.replace('host', vault.host)}/key")
     assert read(where).value.get_secret_value() == CANARY
 
 
