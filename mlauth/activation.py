@@ -113,7 +113,7 @@ def activating(
     tell: Callable[[Activation], None],
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Activation]:
-    """Have what was prepared in the environment for the length of a `with` block.
+    """Have prepared exports in the environment for the length of a `with` block.
 
     Args:
         prepared: reads and asks; what it raises is raised.
@@ -265,7 +265,7 @@ class Exported(NeverPickled):
         owner: int,
         settings: Mapping[str, str],
     ) -> Activation:
-        """Set what was prepared and tell of it; what raises is put right by `undo`.
+        """Set prepared exports and tell of it; `undo` puts right what raises.
 
         Args:
             ready: what to set.

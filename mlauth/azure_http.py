@@ -57,7 +57,7 @@ def unusable(error: BaseException) -> str | None:
 def transport(
     *, direct: bool = False, look: Callable[..., None] | None = None, **options: Any
 ) -> RequestsTransport:
-    """Make what a client of Azure sends its requests with.
+    """Make the transport of a client of Azure.
 
     Args:
         direct: ask without a proxy, whatever the environment says; else as requests does.

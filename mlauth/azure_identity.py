@@ -292,7 +292,7 @@ def _endpoint(value: Callable[[str], str | None]) -> str | None:
 
 
 def _url(name: str, value: Callable[[str], str | None]) -> bool:
-    """Say whether an endpoint is named; refuse what is none."""
+    """Say whether an endpoint is named; refuse a name that is no URL."""
     found = value(name)
     if found is not None and not (
         found.startswith(("http://", "https://")) and host_of(found.partition("?")[0])
@@ -302,7 +302,7 @@ def _url(name: str, value: Callable[[str], str | None]) -> bool:
 
 
 def _header(name: str, value: Callable[[str], str | None]) -> bool:
-    """Say whether what an endpoint is shown is there; refuse what no header can hold."""
+    """Say whether the secret of an endpoint is there; refuse one that no header can hold."""
     if not (value(name) or "").isascii():
         raise IdentityUnavailable(f"{name} has characters that are not ASCII: set it anew")
     return value(name) is not None

@@ -1,4 +1,4 @@
-"""What holds a secret value is refused by what would write it out, or two of them as one.
+"""Objects that hold a secret value, which pickle and JSON refuse to write.
 
 Pickle would write it in clear. JSON would write `**********` for every value, and what takes that
 for a key, such as Prefect's cache policies, would take two accounts for one.
@@ -12,7 +12,7 @@ from pydantic_core import SchemaSerializer, core_schema
 
 
 def refuse_json(value: object) -> NoReturn:
-    """Raise what says why a value is not written as JSON."""
+    """Raise the error that says why a value is not written as JSON."""
     raise TypeError(
         f"{type(value).__name__} holds secret values, which JSON would write as one and the same: "
         "hand the secret's reference on instead"

@@ -76,7 +76,7 @@ def remember(names: Iterable[str]) -> None:
 
 
 class _Environment(NeverPickled, Mapping[str, str]):
-    """Variables, each had by its name alone: a traceback with local variables shows none."""
+    """Variables that can be had by name only: a traceback with local variables shows none."""
 
     def __init__(self) -> None:
         self._variables = dict(os.environ)

@@ -257,7 +257,7 @@ class _Vault:
         reference: SecretReference,
         deadline: Deadline,
     ) -> T:
-        """Call the client; what is first lets the others wait for challenge and token."""
+        """Call the client; the first call makes the others wait for challenge and token."""
         first = self._first.acquire(blocking=False)
         try:
             if not first:
