@@ -31,7 +31,8 @@ def refusal(hosts: Iterable[str]) -> str | None:
         with open(FILE, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
-        if not os.path.islink(FILE):
+        links = filter(os.path.islink, (FILE, os.path.dirname(FILE)))
+        if all(map(os.path.exists, links)):
             return None
         return _unusable("is a link to what is not there")
     except OSError as error:

@@ -142,6 +142,20 @@ def test_without_the_file_there_is_no_limit_but_one_that_cannot_be_read_refuses_
     assert "is not UTF-8" in (hosts.refusal([]) or "")
 
 
+def test_a_folder_that_is_a_link_to_what_is_not_there_refuses_everything(
+    allowed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a volume was not mounted."""
+    folder = allowed.parent / "etc"
+    folder.symlink_to("gone")
+    monkeypatch.setattr(hosts, "FILE", str(folder / "allowed-hosts"))
+    assert "is a link to what is not there" in (hosts.refusal([]) or "")
+    (allowed.parent / "gone").mkdir()
+    assert hosts.refusal(["zenml.example.com"]) is None
+    (allowed.parent / "gone" / "allowed-hosts").write_text("other.example.com\n")
+    assert "is not in" in (hosts.refusal(["zenml.example.com"]) or "")
+
+
 @pytest.fixture
 def folder(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a key and profiles that name servers that the file does not allow."""
