@@ -63,6 +63,7 @@ def test_what_sudo_and_glibc_call_unsafe_is_refused(name: str) -> None:
         "changes whom TLS trusts: set it where": (
             "REQUESTS_CA_BUNDLE CURL_CA_BUNDLE SSL_CERT_FILE ssl_cert_dir SSLKEYLOGFILE"
             " NODE_EXTRA_CA_CERTS GIT_SSL_NO_VERIFY GIT_SSL_CAINFO AWS_CA_BUNDLE"
+            " AZURE_CLI_DISABLE_CONNECTION_VERIFICATION"
         ),
         "changes where requests go: set it where": (
             "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy Https_Proxy RSYNC_PROXY"
@@ -73,7 +74,8 @@ def test_what_sudo_and_glibc_call_unsafe_is_refused(name: str) -> None:
             " UV_INDEX_URL UV_FIND_LINKS UV_PUBLISH_URL NPM_CONFIG_REGISTRY GOPROXY"
         ),
         "changes who is asked for a credential: set it where": (
-            "AZURE_AUTHORITY_HOST MSAL_FORCE_REGION IDENTITY_ENDPOINT MSI_ENDPOINT IMDS_ENDPOINT"
+            "AZURE_AUTHORITY_HOST IDENTITY_ENDPOINT MSI_ENDPOINT IMDS_ENDPOINT MSAL_FORCE_REGION"
+            " AZURE_EXTENSION_DEV_SOURCES AZURE_CLOUD_NAME ARM_CLOUD_METADATA_URL"
             " GCE_METADATA_HOST AWS_CONTAINER_CREDENTIALS_FULL_URI"
         ),
         "belongs to ZenML, whose client would write the key to its disk: use zenml_login": (
