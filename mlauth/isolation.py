@@ -60,7 +60,10 @@ def isolate(store_url: str, owner: int, ca: str | None = None) -> tuple[str, dic
         variables[VERIFY_SSL] = _keep_certificates(ca, stores)
     try:
         sweep()
-        folder = tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{_began(owner) or 0}.")
+        # Python before 3.12 leaves it relative where TMPDIR is "."; Prefect changes the directory.
+        folder = os.path.abspath(
+            tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{_began(owner) or 0}.")
+        )
         if kept:
             # JSON is YAML.
             Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")

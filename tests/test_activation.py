@@ -169,6 +169,18 @@ def test_the_users_own_places_are_kept(
         assert os.environ["ZENML_LOCAL_STORES_PATH"] == str(tmp_path / "stores")
 
 
+def test_a_temporary_directory_that_is_the_working_directory_holds_when_that_changes(
+    account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", ".")  # as Python reads TMPDIR=.
+    with mlauth.activate(credentials(account), verify=False):
+        folder = Path(os.environ["ZENML_CONFIG_PATH"])
+        monkeypatch.chdir("/")
+        assert folder.is_dir()
+    assert list(tmp_path.glob("mlauth-*")) == []
+
+
 def test_stack_and_project_are_exported_as_ids(account: Account) -> None:
     with mlauth.activate(credentials(account, stack="default", project="default")):
         from zenml.client import Client
