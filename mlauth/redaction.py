@@ -21,8 +21,12 @@ from mlauth.forks import lock
 
 MASK = "***"
 _SHORTEST = 4
-# What encoders of URLs leave as it is: Python's, HTML forms', JavaScript's two.
-_SAFE = ("", "/", "*", "!'()*", "!'()*;,/?:@&=+$#")
+# The characters that encoders of URLs leave as they are: Python's, HTML forms', JavaScript's two
+# (as requests and urllib3 in a whole URL); httpx's for a password, in a query and in a path.
+_SAFE = (
+    *("", "/", "*", "!'()*", "!'()*;,/?:@&=+$#"),
+    *("!$&'()*+,", "!$&'()*+,/:;=?@[\\]^`{|}", "!$&'()*+,/:;=@[\\]^|"),
+)
 
 _lock = lock()
 _values: set[str] = set()
@@ -102,7 +106,10 @@ def spellings(value: str) -> set[str]:
     """Return the spellings in which a value is looked for: see the module's description."""
     data = value.encode("utf-8", "surrogatepass")
     found = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    found |= {repr(value)[1:-1]}
+    # In single quotes too, as `repr` of a text that has both kinds; and of bytes.
+    for spell in (repr, ascii):
+        found |= {spell(value)[1:-1], spell('"' + value)[2:-1]}
+    found |= {repr(data)[2:-1], repr(b'"' + data)[3:-1]}
     in_urls = {encode(data, safe=safe) for safe in _SAFE for encode in (quote, quote_plus)}
     in_urls |= {each.replace("~", "%7E") for each in in_urls}  # as HTML forms have it
     found |= in_urls | {re.sub("%..", lambda code: code[0].lower(), each) for each in in_urls}
@@ -169,12 +176,14 @@ class _MaskedWrite:
 
     def __call__(self, content: Any) -> Any:
         if isinstance(content, str):
-            return self._inner(mask(content))
-        data = bytes(content)
-        # What is no text comes out of this as it was.
-        masked = mask(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            masked: str | bytes = mask(content)
+        else:
+            content = memoryview(content).tobytes()  # `bytes` would take a number for a length
+            # Bytes that are no text come out of this as they were.
+            text = mask(content.decode("utf-8", "surrogateescape"))
+            masked = text.encode("utf-8", "surrogateescape")
         written = self._inner(masked)
-        return written if masked == data else len(data)
+        return written if masked == content else len(content)
 
 
 class _MaskingFactory:

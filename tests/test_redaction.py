@@ -9,9 +9,13 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
+import requests
+import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -75,6 +79,34 @@ ENCODED = {
 def test_a_value_is_masked_as_other_encoders_spell_it_in_a_url(encoded: str) -> None:
     redaction.register([VALUE])
     assert redaction.mask(f"?key={encoded}&next") == "?key=***&next"
+
+
+HARD = """canary it's ü"[x]{y}|=;@<z>"""
+ASKED = {
+    "httpx, query": lambda: httpx.URL(f"http://h/?key={HARD}"),
+    "httpx, path": lambda: httpx.URL(f"http://h/{HARD}"),
+    "httpx, password": lambda: (
+        httpx.URL("http://h/").copy_with(username="u", password=HARD).userinfo
+    ),
+    "httpx, parameter": lambda: httpx.URL("http://h/", params={"key": HARD}),
+    "requests, query": lambda: requests.Request("GET", f"http://h/?key={HARD}").prepare().url,
+    "requests, path": lambda: requests.Request("GET", f"http://h/{HARD}/x").prepare().url,
+    "urllib3": lambda: urllib3.util.parse_url(f"http://h/?key={HARD}"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_a_value_is_masked_in_the_urls_of_pythons_clients(asked: Callable[[], object]) -> None:
+    redaction.register([HARD])
+    assert "canary" not in redaction.mask(str(asked()))
+
+
+@pytest.mark.parametrize("value", ["it's canary", "canary-ü", "'canary\"", "\\canary\n\t"])
+def test_a_value_is_masked_as_repr_has_it_alone_and_in_a_longer_text(value: str) -> None:
+    redaction.register([value])
+    for text in (value, f'"{value}"', f"'{value}'", f"'\"{value}"):
+        for shown in (repr(text), ascii([text]), repr(text.encode()), repr({b"k": text.encode()})):
+            assert "canary" not in redaction.mask(shown)
 
 
 def test_of_a_value_in_several_lines_each_is_masked() -> None:
@@ -230,6 +262,13 @@ data = f"as bytes {secret}\\n".encode()
 assert sys.stdout.buffer.write(data) == len(data)
 assert sys.stdout.buffer.write(bytearray(data)) == len(data)
 assert sys.stdout.buffer.write(bytes(range(256))) == 256
+assert sys.stdout.write(f"as text {secret}\\n") == len(f"as text {secret}\\n")
+for wrong in (5, "text", None):
+    try:
+        sys.stdout.buffer.write(wrong)
+    except TypeError:
+        continue
+    raise AssertionError(wrong)
 sys.stdout.buffer.writelines([data])
 sys.stdout.flush()
 """
