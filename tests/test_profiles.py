@@ -99,6 +99,14 @@ def test_a_wrong_file_is_one_line_that_names_file_and_key(file: Path, text: str,
     assert said in message
 
 
+@pytest.mark.parametrize("field", ["service_account", "stack", "project", "ca_bundle"])
+def test_a_key_in_the_place_of_a_name_is_not_echoed(file: Path, field: str) -> None:
+    file.write_text(
+        f"[profiles.prod.zenml]\nstore_url='https://a'\napi_key='env://A'\n{field}='ZENKEY_canary'"
+    )
+    assert f"profiles.prod.zenml.{field}: a literal key stands where a name" in refusal(file)
+
+
 def test_several_mistakes_are_named_at_once(file: Path) -> None:
     file.write_text("[profiles.prod.zenml]\nstore_url = 'ftp://x'\nnope = 1\napi_key = 'env://A'")
     message = refusal(file)

@@ -36,7 +36,7 @@ from mlauth.http import (
     netrc_problem,
 )
 from mlauth.isolation import VERIFY_SSL
-from mlauth.references import SecretReference
+from mlauth.references import SecretReference, holds_key
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
 URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
@@ -105,6 +105,11 @@ class ZenMLCredentials(Credentials):
             raise ValueError("is empty: leave it away, or give a name")
         if value is not None and "{{" in value:
             raise ValueError("is a template that nothing replaced: check the name in it")
+        if value is not None and holds_key(value):
+            raise ValueError(
+                "a literal key stands where a name belongs; it has probably been stored in clear: "
+                "rotate it, and put it into a store"
+            )
         return value
 
     @model_validator(mode="after")
