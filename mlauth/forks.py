@@ -11,16 +11,45 @@ import threading
 from importlib import import_module
 from typing import Any
 
+_locks: list[threading.RLock] = []
+_forking = threading.RLock()
+_held: list[threading.RLock] = []  # of `_locks`, by the thread that has `_forking`
+
 
 def lock() -> threading.RLock:
     """Return a lock, for a module to keep: a fork waits until no other thread holds it."""
     made = threading.RLock()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=made.acquire, after_in_parent=made.release, after_in_child=made.release
-        )
+    _locks.append(made)
     return made
 
+
+def _hold_all() -> None:
+    """Hold every lock, and none while a thread that holds another one waits for it."""
+    _forking.acquire()
+    locks = list(_locks)
+    while not all(_hold(each) for each in locks):
+        _release()
+
+
+def _hold(each: threading.RLock) -> bool:
+    held = each.acquire(timeout=0.05)
+    if held:
+        _held.append(each)
+    return held
+
+
+def _release() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _release_all() -> None:
+    _release()
+    _forking.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold_all, after_in_parent=_release_all, after_in_child=_release_all)
 
 importing = lock()
 

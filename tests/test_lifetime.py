@@ -391,3 +391,51 @@ def test_a_process_that_is_killed_anywhere_leaves_no_secret_and_is_swept(
     told = json.loads(done.stdout)
     assert told["points"] > 80
     assert told["left"] > 20  # it was killed with its folder there, too
+
+
+FORKED = """
+import gc, os, threading
+from mlauth import redaction
+from tests.test_lifetime import activation
+
+gc.disable()
+
+def abandoned():
+    with activation(A="one"):
+        yield
+
+generator = abandoned()
+next(generator)
+circle = [generator]
+circle.append(circle)
+del generator, circle
+
+def values():  # asked for by a thread that holds a lock, while the other one forks
+    held.set()
+    forks.wait(20)
+    gc.collect()
+    yield "canary"
+
+held, forks = threading.Event(), threading.Event()
+thread = threading.Thread(target=redaction.register, args=(values(),))
+thread.start()
+held.wait()
+threading.Timer(0.3, forks.set).start()
+if os.fork() == 0:
+    with activation(B="of the child"):
+        os._exit(0)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+thread.join()
+assert "A" not in os.environ
+"""
+
+
+def test_a_fork_waits_for_locks_and_holds_none_that_their_holders_wait_for() -> None:
+    root = str(Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", FORKED],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
+        timeout=30,
+    )
