@@ -221,7 +221,9 @@ def explain(reference: str) -> None:
         _fail(str(error), WRONG_USE)
     access = stores.new_store(parsed.scheme).describe(parsed.whole())
     _say(f"reference  {parsed}")
-    _say(f"points to  {access.place}" + (f", key {parsed.key!r}" if parsed.key else ""))
+    # A control character would write lines of its own.
+    place = "".join(each if each.isprintable() else repr(each)[1:-1] for each in access.place)
+    _say(f"points to  {place}" + (f", key {parsed.key!r}" if parsed.key else ""))
     _say(f"read as    {access.identity}")
     for note in access.notes:
         _say(f"note       {note}")

@@ -241,6 +241,12 @@ class TestExplain:
         assert done.returncode == 1
         assert "readable   no: file://" in done.stdout
 
+    def test_a_reference_writes_no_lines_of_its_own(self) -> None:
+        done = mlauth("explain", "file:///nope%0Areadable%20%20%20yes%1B[2J")
+        assert done.returncode == 1
+        assert r"points to  /nope\nreadable   yes\x1b[2J" in done.stdout.splitlines()
+        assert len(done.stdout.splitlines()) == 4
+
     def test_what_is_no_reference(self) -> None:
         done = mlauth("explain", "ZENKEY_canary")
         assert done.returncode == 2
