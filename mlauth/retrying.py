@@ -53,7 +53,7 @@ def retry(call: Callable[[], T], deadline: Deadline) -> T:
     try:
         return call()
     except Transient as fault:
-        faults = [fault]
+        last, made = fault, True
     # Imported for the first fault: 20 ms and more, which a service that answers costs nobody.
     with importing:
         from tenacity import (
@@ -64,9 +64,15 @@ def retry(call: Callable[[], T], deadline: Deadline) -> T:
         )
 
     def attempt() -> T:
-        if faults:  # the attempt that was made counts
-            raise faults.pop()
-        return call()
+        nonlocal last, made
+        if made or not deadline.remaining():  # what was answered says more than that time is up
+            made = False  # the attempt that was made counts
+            raise last
+        try:
+            return call()
+        except Transient as fault:
+            last = fault
+            raise
 
     backoff = wait_random_exponential(multiplier=0.2, max=5)
 

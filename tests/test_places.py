@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import untraced
 from tests.credentials.keys import api_key
 
 ENV = '[profiles.p.env]\nTOKEN = "file://{folder}/key"\n'
@@ -25,9 +27,17 @@ def folder(clean_environment: Path) -> Path:
     folder.mkdir()
     (folder / "key").write_text(api_key("canary"))
     (folder / "mlauth.toml").write_text(ENV.format(folder=folder))
-    for each in [folder, *folder.parents][:5]:
-        each.chmod(0o755)
+    for each in [folder, *folder.parents]:
+        if not each.stat().st_mode & 0o001:
+            each.chmod(0o755)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _without_coverage() -> Iterator[None]:
+    """Coverage of a child needs a place to write to, too."""
+    with untraced():
+        yield
 
 
 def run(

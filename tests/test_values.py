@@ -46,9 +46,10 @@ ODD = {
     "one byte more": Odd(C + b"a" * (MOST - len(C) + 1), export=TOO_LONG),
     "the most in characters, not in bytes": Odd(C + "é".encode() * 70_000, export=TOO_LONG),
     "128 KiB": Odd(C + b"a" * (128 * 1024 - len(C)), export=TOO_LONG),
-    "1 MiB": Odd(C + b"a" * (1024 * 1024 - len(C)), export=TOO_LONG),
+    # A vault holds 25 KB, and no longer answer of one is read than 1 MiB.
+    "1 MiB": Odd(C + b"a" * (1024 * 1024 - len(C)), export=TOO_LONG, not_in=("azurekv",)),
     "1 MiB of lines": Odd(
-        (C + b"-" * 57 + b"\n") * 16_384 + b".", export=TOO_LONG, not_in=("file",)
+        (C + b"-" * 57 + b"\n") * 16_384 + b".", export=TOO_LONG, not_in=("azurekv", "file")
     ),
     "NUL": Odd(C + b"\0" + C, export="has a NUL character", not_in=("env",)),
     "newlines": Odd(b"\n" + C + b"\r\n\n" + C),
