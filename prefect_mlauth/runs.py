@@ -13,12 +13,12 @@ as an argument, and a worker may have the variable from what started it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -67,14 +67,13 @@ def in_hook() -> bool:
     Raises:
         ActivationError: a runner or worker of Prefect runs this, and it is not known what for.
     """
-    # These run no hooks of a runner; to look who waits for this would cost every run 20 ms.
-    if main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or "prefect.runner" not in sys.modules:
+    if "prefect.runner" not in sys.modules:
         return False
     callers = [(str(frame.f_globals.get("__name__")), frame.f_code.co_name) for frame in _callers()]
     prefects = [(module, name) for module, name in callers if module.startswith(_RUNNERS)]
     if any(name in _HOOKS for _, name in prefects):
         return True
-    if prefects and not _in_run():
+    if prefects and not (main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or _in_run()):
         module, name = prefects[0]
         raise ActivationError(
             f"nothing is set: {module}.{name} of this version of Prefect runs this, and whether a "
@@ -103,13 +102,27 @@ def _callers() -> Iterator[FrameType]:
         if frame.f_globals.get("__name__") == _CALLS:
             here.append(frame.f_locals.get("self"))
         frame = frame.f_back
-    # Not `asyncio.all_tasks`, which wants the event loop of another thread. Nor `isinstance`, which
-    # asks objects that are not tasks what they claim to be.
-    for task in [each for each in gc.get_objects() if issubclass(type(each), asyncio.Task)]:
+    for task in _tasks():
         frames = list(_awaited(task.get_coro()))
         values = [value for frame in frames for value in frame.f_locals.values()]
         if any(value is each for value in values for each in here if each is not None):
             yield from frames
+
+
+def _tasks() -> list[asyncio.Task[Any]]:
+    """Return the tasks of every event loop of this process.
+
+    `asyncio.all_tasks` wants the event loop, which is another thread's. The names are those of
+    Python 3.10 and 3.11, and of 3.12 and 3.13 (`Lib/asyncio/tasks.py`).
+    """
+    found: list[asyncio.Task[Any]] = []
+    for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
+        done = False
+        while not done:
+            with suppress(RuntimeError):  # another thread changed the set meanwhile
+                found += list(getattr(asyncio.tasks, name, ()))
+                done = True
+    return found
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:

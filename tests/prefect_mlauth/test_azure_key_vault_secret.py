@@ -111,7 +111,7 @@ def test_reading_and_writing_end_with_their_time_limit(
     secret = AzureKeyVaultSecret(vault=vault.host, name="key", timeout=1.5)
     start = time.monotonic()
     for call in (secret.read_secret, lambda: secret.write_secret(b"canary-new")):
-        with pytest.raises(StoreUnavailable, match=r"no (answer|token) within 1\.\d+ s") as late:
+        with pytest.raises(StoreUnavailable, match=r"no (answer|token) (within|in time)") as late:
             call()
         assert "canary" not in str(late.value)
     assert time.monotonic() - start < 15  # the identity's own limits are 10 each
