@@ -247,8 +247,8 @@ class _Vault:
         deadline: Deadline = self._calling.deadline
         if not deadline.remaining():
             raise StoreUnavailable(
-                f"{self._host} was not asked: no time was left; a busy "
-                "service, or what says who asks, needs a longer timeout"
+                f"{self._host} was not asked, because no time was left: give a busy service, or "
+                "the identity's endpoint, a longer timeout"
             )
 
     def call(

@@ -130,8 +130,8 @@ class Store:
             before()
             if not deadline.remaining():
                 raise StoreUnavailable(
-                    f"{reference} was not written: no time was left; a slow disk "
-                    "needs a longer timeout"
+                    f"{reference} was not written, because no time was left: give a slow disk "
+                    "a longer timeout"
                 )
             os.replace(beside, path)
             _sync(os.path.dirname(path))  # the name too

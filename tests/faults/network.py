@@ -48,7 +48,7 @@ VAULT, LOGIN, TENANT = (
     "login.microsoftonline.com",
     "00000000-0000-4000-8000-000000000000",
 )
-SOON, LONG = 4.0, 30.0  # the time limits of what is waited for, and of what is answered at once
+SOON, LONG = 6.0, 30.0  # the time limits of what is waited for, and of what is answered at once
 HTML = b"<html><title>Sign in to the proxy</title></html>"
 
 

@@ -149,6 +149,8 @@ class WritableStoreContract(StoreContract):
             while time.remaining():
                 threading.Event().wait(0.05)
 
-        with pytest.raises(StoreUnavailable, match=r"was not (written|asked): no time was left"):
+        with pytest.raises(
+            StoreUnavailable, match=r"was not (written|asked), because no time was left"
+        ):
             writable.write(reference, SecretStr("another"), timeout=0.2, before=wait)
         assert writable.read(reference, timeout=20).value.get_secret_value() == CANARY
