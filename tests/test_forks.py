@@ -62,6 +62,7 @@ def fork(environment: dict[str, str], reference: str, times: int) -> list[int]:
 
 @pytest.mark.usefixtures("clean_environment")
 @pytest.mark.load
+@pytest.mark.timeout(400)  # a busy machine
 def test_children_of_a_process_whose_threads_resolve_do_so_as_well(azure: Azure) -> None:
     vault = azure.vault()
     vault.put("key", "canary-of-the-vault")
