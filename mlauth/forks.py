@@ -6,8 +6,10 @@ modules that are being imported are such locks, too.
 
 from __future__ import annotations
 
+import logging  # noqa: F401 - hooks that were registered later run earlier, see `_hold_all`
 import os
 import threading
+import time
 from importlib import import_module
 from typing import Any
 
@@ -24,10 +26,14 @@ def lock() -> threading.RLock:
 
 
 def _hold_all() -> None:
-    """Hold every lock, and none while a thread that holds another one waits for it."""
+    """Hold every lock, and none while a thread that holds another one waits for it.
+
+    The hook of `logging` holds a lock too, which a module needs while it is imported: ours has to
+    come first. Those of other modules may come before ours, so it does not wait for ever.
+    """
     _forking.acquire()
-    locks = list(_locks)
-    while not all(_hold(each) for each in locks):
+    locks, end = list(_locks), time.monotonic() + 30
+    while not all(_hold(each) for each in locks) and time.monotonic() < end:
         _release()
 
 

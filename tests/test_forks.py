@@ -62,7 +62,6 @@ def fork(environment: dict[str, str], reference: str, times: int) -> list[int]:
 
 @pytest.mark.usefixtures("clean_environment")
 @pytest.mark.load
-@pytest.mark.timeout(400)  # a busy machine
 def test_children_of_a_process_whose_threads_resolve_do_so_as_well(azure: Azure) -> None:
     vault = azure.vault()
     vault.put("key", "canary-of-the-vault")
@@ -76,3 +75,36 @@ def test_a_fork_in_the_middle_of_the_first_use(tmp_path: Path) -> None:
     """What is imported for it then is not left half-imported, and locked, in the child."""
     (tmp_path / "key").write_text("canary-of-the-file")
     assert fork({}, f"file://{tmp_path}/key", 4) == [0] * 4
+
+
+IMPORTS = """
+import sys
+from mlauth import forks  # before logging, whose hooks at a fork would otherwise run after ours
+import json, os, signal, threading
+
+sys.path.insert(0, sys.argv[1])
+threading.Thread(target=forks.load, args=("slow",)).start()
+while "slow" not in sys.modules or not hasattr(sys.modules["slow"], "started"):
+    pass
+signal.alarm(25)
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+print(json.dumps([os.waitpid(pid, 0)[1]]))
+"""
+SLOW = """
+import logging, time
+
+started = time.monotonic()
+while time.monotonic() < started + 0.3:
+    logging.getLogger(__name__)
+"""
+
+
+def test_a_fork_while_what_is_imported_makes_a_logger(tmp_path: Path) -> None:
+    """`logging` has a lock of its own, and holds it over a fork: nobody waits for ever."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stderr
