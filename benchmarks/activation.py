@@ -30,7 +30,7 @@ from measuring import (
 )
 from rich.console import Console
 
-from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer, deploy, running
+from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer, deploy, running
 
 LOGIN = ("POST", "/api/v1/login")
 ARGUMENTS = "url, reference, file = sys.argv[1:]\n"

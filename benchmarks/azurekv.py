@@ -19,9 +19,9 @@ from statistics import median
 from measuring import MEMORY_EPILOGUE, PRELUDE, Figures, clean, measured, table
 from rich.console import Console
 
-from tests.servers.azure import Azure
-from tests.servers.azure import azure as start_azure
-from tests.servers.key_vault import Vault
+from tests.support.azure import Azure
+from tests.support.azure import azure as start_azure
+from tests.support.key_vault import Vault
 
 ARGUMENTS = "vault, = sys.argv[1:]\n"
 BARE = """

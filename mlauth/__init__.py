@@ -13,33 +13,33 @@ from mlauth.forks import load
 if TYPE_CHECKING:
     from mlauth.activation import Activation, activate
     from mlauth.checking import check
-    from mlauth.checks import CheckReport, Stage, StageResult, Status
-    from mlauth.credentials.env import EnvironmentSecrets
-    from mlauth.credentials.zenml import ZenMLCredentials
     from mlauth.errors import MLAuthError
     from mlauth.profiles import Profile, load_profile
     from mlauth.references import SecretReference
+    from mlauth.report import CheckReport, Stage, StageResult, Status
     from mlauth.resolving import resolve
-    from mlauth.rotation import Rotation, rotate_zenml
+    from mlauth.systems.env import EnvironmentSecrets
+    from mlauth.systems.zenml import ZenMLCredentials
+    from mlauth.systems.zenml.rotation import Rotation, rotate_zenml
 
 # Imported when they are first used: a pull step pays at every run for what it does not need.
 _MODULES = {
     "Activation": "activation",
-    "CheckReport": "checks",
-    "EnvironmentSecrets": "credentials.env",
+    "CheckReport": "report",
+    "EnvironmentSecrets": "systems.env",
     "MLAuthError": "errors",
     "Profile": "profiles",
-    "Rotation": "rotation",
+    "Rotation": "systems.zenml.rotation",
     "SecretReference": "references",
-    "Stage": "checks",
-    "StageResult": "checks",
-    "Status": "checks",
-    "ZenMLCredentials": "credentials.zenml",
+    "Stage": "report",
+    "StageResult": "report",
+    "Status": "report",
+    "ZenMLCredentials": "systems.zenml",
     "activate": "activation",
     "check": "checking",
     "load_profile": "profiles",
     "resolve": "resolving",
-    "rotate_zenml": "rotation",
+    "rotate_zenml": "systems.zenml.rotation",
 }
 
 __all__ = [

@@ -18,10 +18,8 @@ from types import FrameType
 
 from pydantic import SecretStr
 
-from mlauth import isolation, redaction
+from mlauth import masking
 from mlauth.checking import DEFAULT_FILE, Subject, examine
-from mlauth.checks import CheckReport, StageFailed, is_unknown
-from mlauth.credentials import Exports
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     ActivationError,
@@ -35,6 +33,9 @@ from mlauth.errors import (
 from mlauth.forks import lock
 from mlauth.never_pickled import NeverPickled
 from mlauth.record import RECORD, Entry, read_record, remember, write_record
+from mlauth.report import CheckReport, StageFailed, is_unknown
+from mlauth.systems import Exports
+from mlauth.systems.zenml import isolation
 from mlauth.variables import value_problem
 
 logger = logging.getLogger("mlauth")
@@ -228,7 +229,7 @@ class Exported(NeverPickled):
             problem = value_problem(name, value)
             if problem:
                 raise ActivationError(f"the value for {name} {problem}")
-        redaction.register(value.get_secret_value() for value in secrets.values())
+        masking.register(value.get_secret_value() for value in secrets.values())
         with _lock:
             new |= dict.fromkeys(emptied, SecretStr(""))
             self._refuse_two_values(new, isolated)
@@ -254,7 +255,7 @@ class Exported(NeverPickled):
             if isolated:
                 self.put_client_back = isolation.keep_client()
                 isolation.forget_client()
-        redaction.guard_logging()
+        masking.guard_logging()
         _undo_waiting()
 
     def activate(
@@ -418,8 +419,8 @@ _OURS = {
 def resume() -> None:
     """Take up the activations of another process: mask their values, drop what they emptied."""
     record = read_record()
-    redaction.register(os.environ.get(name, "") for name in record.get("secrets", []))
-    redaction.guard_logging()
+    masking.register(os.environ.get(name, "") for name in record.get("secrets", []))
+    masking.guard_logging()
     for name in record.get("emptied", []):
         if os.environ.get(name) == "":
             del os.environ[name]

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
-from mlauth import hosts, redaction, stores
-from mlauth.checks import CheckReport, Stage, StageFailed, StageResult, Status
-from mlauth.credentials import Credentials, Exports
-from mlauth.credentials.zenml import (
+from mlauth import hosts, masking, stores
+from mlauth.deadline import Deadline
+from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
+from mlauth.net.http import is_loopback
+from mlauth.never_pickled import NeverPickled
+from mlauth.references import SecretReference
+from mlauth.report import CheckReport, Stage, StageFailed, StageResult, Status
+from mlauth.resolving import Expired, all_or_errors, try_all
+from mlauth.stores import StoredSecret
+from mlauth.systems import Credentials, Exports
+from mlauth.systems.zenml import (
     API_KEY,
     API_TOKEN,
     TYPE,
@@ -32,14 +39,7 @@ from mlauth.credentials.zenml import (
     refuse_password,
     url_problem,
 )
-from mlauth.deadline import Deadline
-from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
-from mlauth.http import is_loopback
-from mlauth.isolation import VERIFY_SSL
-from mlauth.never_pickled import NeverPickled
-from mlauth.references import SecretReference
-from mlauth.resolving import Expired, all_or_errors, try_all
-from mlauth.stores import StoredSecret
+from mlauth.systems.zenml.isolation import VERIFY_SSL
 
 if TYPE_CHECKING:
     from mlauth.profiles import Profile
@@ -251,7 +251,7 @@ def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
         if is_off(os.environ.get(VERIFY_SSL, "")):
             result.warnings.append(f"{VERIFY_SSL} is off: ZenML's client does not verify TLS")
         result.detail = f"{URL} and {API_KEY if key else API_TOKEN} are set"
-    redaction.register([key or token])
+    masking.register([key or token])
     if key:
         with report.stage("zenml", Stage.WELL_FORMED):
             problem = key_problem(key)

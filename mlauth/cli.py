@@ -19,7 +19,6 @@ import click
 from mlauth import stores
 from mlauth.activation import export, prepare
 from mlauth.checking import check
-from mlauth.checks import CheckReport, Status, is_unknown
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     InvalidCredentials,
@@ -30,9 +29,10 @@ from mlauth.errors import (
 )
 from mlauth.profiles import Settings, settings
 from mlauth.references import SecretReference
+from mlauth.report import CheckReport, Status, is_unknown
 from mlauth.resolving import read_all
-from mlauth.rotation import DAY, prepare_zenml
 from mlauth.signals import as_python_found_them, uninterrupted
+from mlauth.systems.zenml.rotation import DAY, prepare_zenml
 
 PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
 INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
@@ -295,7 +295,7 @@ def rotate_zenml_command(
 @_one_line_errors(FAILED)
 def demo(keep: bool) -> None:
     """Run a ZenML pipeline from a Prefect deployment, on real servers of its own."""
-    from mlauth.demo.run import run_demo
+    from demo.run import run_demo
 
     run_demo(keep=keep)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from mlauth.checks import CheckReport
+    from mlauth.report import CheckReport
 
 
 class MLAuthError(Exception):

@@ -17,12 +17,12 @@ from pydantic_settings import (
 )
 
 from mlauth.checking import DEFAULT_FILE
-from mlauth.credentials import Credentials, in_one_line
-from mlauth.credentials.env import EnvironmentSecrets, Variables
-from mlauth.credentials.zenml import Administrator, ZenMLCredentials
 from mlauth.errors import InvalidProfile
-from mlauth.faults import plain
+from mlauth.net.faults import plain
 from mlauth.resolving import Expired
+from mlauth.systems import Credentials, in_one_line
+from mlauth.systems.env import EnvironmentSecrets, Variables
+from mlauth.systems.zenml import Administrator, ZenMLCredentials
 
 
 class Profile(BaseModel):

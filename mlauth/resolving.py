@@ -11,7 +11,7 @@ from typing import Literal, overload
 
 from pydantic import SecretStr
 
-from mlauth import hosts, redaction, stores
+from mlauth import hosts, masking, stores
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     DeadlineExceeded,
@@ -175,7 +175,7 @@ def try_all(
             found[reference] = _text(_pick(answer, reference), reference)
         except StoreError as error:
             found[reference] = bare(error)
-    redaction.register(
+    masking.register(
         secret.value.get_secret_value()
         for secret in found.values()
         if isinstance(secret, StoredSecret)

@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlauth.activation import Exported, Prepared, prepare, remove_at_exit
 from mlauth.checking import DEFAULT_FILE
-from mlauth.credentials.env import EnvironmentSecrets
-from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials, MLAuthError
-from mlauth.redaction import guard_output
+from mlauth.masking import guard_output
+from mlauth.systems.env import EnvironmentSecrets
+from mlauth.systems.zenml import ZenMLCredentials
 from prefect_mlauth import handlers, runs
 
 

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlauth.demo.servers import ZenMLServer
+from tests.support.servers import ZenMLServer
 
 LOGIN = ("POST", "/api/v1/login")
 

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mlauth import isolation, redaction
-from mlauth.demo.environment import child_environment
-from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
+from mlauth import masking
+from mlauth.systems.zenml import isolation
 from tests.accounts import Account, new_account
-from tests.servers.azure import Azure
-from tests.servers.azure import azure as start_azure
+from tests.support.azure import Azure
+from tests.support.azure import azure as start_azure
+from tests.support.environment import child_environment
+from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer
 
 if TYPE_CHECKING:
     from selenium import webdriver
 
-QUICK_HASHES = Path(__file__).parent / "servers" / "quick_hashes"
+QUICK_HASHES = Path(__file__).parent / "support" / "quick_hashes"
 
 # What else the machine does fails no test; pytest-timeout ends one that hangs.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,7 +93,7 @@ def unguard_output() -> None:
     streams: list[Any] = [sys.stdout, sys.stderr]
     for stream in streams:
         for each in (stream, getattr(stream, "buffer", None)):
-            while isinstance(write := getattr(each, "write", None), redaction._MaskedWrite):
+            while isinstance(write := getattr(each, "write", None), masking._MaskedWrite):
                 each.write = write._inner
 
 
@@ -100,9 +101,9 @@ def unguard_output() -> None:
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another test resolved masks nothing here: some of their secrets are common words."""
     unguard_output()
-    monkeypatch.setattr(redaction, "_values", set())
-    monkeypatch.setattr(redaction, "_spellings", [])
-    monkeypatch.setattr(redaction, "_lines", {})
+    monkeypatch.setattr(masking, "_values", set())
+    monkeypatch.setattr(masking, "_spellings", [])
+    monkeypatch.setattr(masking, "_lines", {})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials, isolation
+from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials
 from mlauth.activation import resume
 from mlauth.errors import (
     CheckFailed,
@@ -27,11 +27,12 @@ from mlauth.errors import (
     SecretNotFound,
     StoreUnavailable,
 )
+from mlauth.masking import mask
 from mlauth.record import RECORD, own_environment, read_record
-from mlauth.redaction import mask
 from mlauth.stores import memory
+from mlauth.systems.zenml import isolation
 from tests.accounts import Account, new_account
-from tests.servers.faults import answer, faulty, silent
+from tests.support.faults import answer, faulty, silent
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -362,7 +363,7 @@ class TestFolders:
     def test_the_owner_may_be_another_process_than_the_one_that_makes_it(self) -> None:
         """As in the first of Prefect's two ways, where the one that makes it ends at once."""
         code = (
-            "import os\nfrom mlauth import isolation\n"
+            "import os\nfrom mlauth.systems.zenml import isolation\n"
             "print(isolation.isolate('http://127.0.0.1:9', os.getppid())[0])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.accounts import Account
-from tests.servers.faults import answer, faulty
+from tests.support.faults import answer, faulty
 
 
 @pytest.fixture

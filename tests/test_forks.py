@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 FORKS = """
 import json, os, signal, sys, threading, time, warnings

@@ -17,14 +17,14 @@ from click.testing import CliRunner
 import mlauth
 from mlauth import hosts
 from mlauth.cli import main
-from mlauth.credentials.zenml import ZenMLCredentials
 from mlauth.errors import MLAuthError
-from mlauth.rotation import rotate_zenml
+from mlauth.systems.zenml import ZenMLCredentials
+from mlauth.systems.zenml.rotation import rotate_zenml
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
 from prefect_mlauth.blocks.activating import Activating
 from tests.accounts import Account
-from tests.credentials.keys import api_key
+from tests.systems.keys import api_key
 
 _watching: list[list[str]] = []
 

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile, isolation
+from mlauth import EnvironmentSecrets, Profile
 from mlauth.activation import export
-from mlauth.credentials import Exports
 from mlauth.errors import ActivationError
 from mlauth.record import RECORD, read_record
 from mlauth.stores import memory
-from tests.credentials.keys import api_key
+from mlauth.systems import Exports
+from mlauth.systems.zenml import isolation
+from tests.systems.keys import api_key
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -395,7 +396,7 @@ def test_a_process_that_is_killed_anywhere_leaves_no_secret_and_is_swept(
 
 FORKED = """
 import gc, os, threading
-from mlauth import redaction
+from mlauth import masking
 from tests.test_lifetime import activation
 
 gc.disable()
@@ -417,7 +418,7 @@ def values():  # asked for by a thread that holds a lock, while the other one fo
     yield "canary"
 
 held, forks = threading.Event(), threading.Event()
-thread = threading.Thread(target=redaction.register, args=(values(),))
+thread = threading.Thread(target=masking.register, args=(values(),))
 thread.start()
 held.wait()
 threading.Timer(0.3, forks.set).start()

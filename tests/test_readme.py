@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlauth.demo.servers import ZenMLServer
 from mlauth.profiles import load_profile
+from tests.support.servers import ZenMLServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from mlauth import stores
 from mlauth.errors import StoreError
 from mlauth.resolving import resolve
 from mlauth.stores import memory
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 C = b"canary"
 MOST = 131_071 - len("CANARY=")  # of the value's bytes

@@ -15,9 +15,9 @@ from zenml.metadata.metadata_types import MetadataType
 from zenml.stack import StackValidator
 from zenml.utils import source_utils
 
-from mlauth.checks import CheckReport
 from mlauth.errors import CheckFailed, InvalidComponent, MLAuthError
 from mlauth.profiles import load_profile
+from mlauth.report import CheckReport
 from zenml_mlauth.connection import check_connection, failure
 from zenml_mlauth.flavor import ServiceAccountCheckConfig
 from zenml_mlauth.output import mask_output

@@ -17,10 +17,15 @@ from zenml.enums import StoreType
 from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
-from mlauth import hosts, redaction
+from mlauth import hosts, masking
 from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
-from mlauth.checks import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.credentials.zenml import (
+from mlauth.deadline import THREAD, Deadline
+from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.forks import lock
+from mlauth.net.http import Service
+from mlauth.profiles import Profile, load_profile
+from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, Status
+from mlauth.systems.zenml import (
     host_of,
     near_misses,
     probe_server,
@@ -30,11 +35,6 @@ from mlauth.credentials.zenml import (
     server_info,
     url_problem,
 )
-from mlauth.deadline import THREAD, Deadline
-from mlauth.errors import CheckFailed, MLAuthError
-from mlauth.forks import lock
-from mlauth.http import Service
-from mlauth.profiles import Profile, load_profile
 
 OnFailure = Literal["fail", "warn"]
 
@@ -144,7 +144,7 @@ def _walk(
     with report.stage("zenml", Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
         result.detail = f"ZenML's client uses {store.url}"
-    redaction.register([token.get_secret_value()])
+    masking.register([token.get_secret_value()])
     fingerprint = hashlib.sha256(token.get_secret_value().encode()).hexdigest()
     key = (store.url, fingerprint, service_account, profile_name, config_file)
     with _lock:

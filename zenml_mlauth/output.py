@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from mlauth import redaction
+from mlauth import masking
 from mlauth.activation import resume
-from mlauth.credentials.zenml import API_KEY, API_TOKEN
+from mlauth.systems.zenml import API_KEY, API_TOKEN
 
 
 def mask_output() -> None:
     """Mask the values that were exported in this process. Calling it again is harmless."""
     resume()
-    redaction.register(os.environ.get(name, "") for name in (API_KEY, API_TOKEN))
-    redaction.guard_output()
+    masking.register(os.environ.get(name, "") for name in (API_KEY, API_TOKEN))
+    masking.guard_output()

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from mlauth import azure_identity
-from mlauth.azure_identity import (
+from mlauth.azure import identity as azure_identity
+from mlauth.azure.identity import (
     AUTHORITY,
     ServicePrincipal,
     Tokens,
@@ -37,10 +37,10 @@ from mlauth.errors import (
     StoreUnreachable,
     bare,
 )
-from mlauth.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain, too_late
+from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain, too_late
+from mlauth.net.retrying import CONNECTING, Transient, retry, retry_after
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
-from mlauth.retrying import CONNECTING, Transient, retry, retry_after
 from mlauth.stores import Access, Grammar, StoredSecret, sdk
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Vault:
             self,
             retry_total=0,
             permit_redirects=False,
-            transport=sdk("mlauth.azure_http", "azurekv").transport(),
+            transport=sdk("mlauth.azure.transport", "azurekv").transport(),
         )
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
@@ -299,7 +299,7 @@ class _Vault:
         exceptions = sdk("azure.core.exceptions", "azurekv")
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
             return self._answered(error, reference, deadline)
-        http = sdk("mlauth.azure_http", "azurekv")
+        http = sdk("mlauth.azure.transport", "azurekv")
         unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None and unread.response.status_code in TRANSIENT:
             return self._busy(unread.response.status_code, unread.response.headers)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, ExitStack
 
 from mlauth.activation import Activation, Prepared, activating
 from mlauth.errors import ActivationError
-from mlauth.redaction import guard_output
+from mlauth.masking import guard_output
 from prefect_mlauth import handlers, runs
 
 

@@ -10,7 +10,7 @@ from prefect.blocks.abstract import SecretBlock
 from pydantic import Field, SecretStr
 from pydantic.json_schema import SkipJsonSchema
 
-from mlauth import redaction, resolve, stores
+from mlauth import masking, resolve, stores
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, InvalidReference, SecretUnusable, StoreUnavailable
 from mlauth.references import SecretReference
@@ -100,7 +100,7 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
 
     def _read(self) -> bytes:
         value = resolve(self._reference(self.version), timeout=self.timeout)
-        redaction.guard_logging()
+        masking.guard_logging()
         return value.get_secret_value().encode()
 
     def _write(self, secret_data: bytes) -> str:
@@ -113,8 +113,8 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
                 "stores: encode it, for instance as base64"
             ) from None
         refuse_hosts([reference])
-        redaction.register([value.get_secret_value()])
-        redaction.guard_logging()
+        masking.register([value.get_secret_value()])
+        masking.guard_logging()
         store = cast("stores.WritableStore", stores.new_store(_SCHEME))
         deadline = Deadline(self.timeout)
         try:

@@ -9,10 +9,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mlauth.activation import prepare
 from mlauth.checking import DEFAULT_FILE, Subject
-from mlauth.credentials import in_one_line
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidProfile
 from mlauth.profiles import Profile
+from mlauth.systems import in_one_line
 from prefect_mlauth.blocks.activating import Activating
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 

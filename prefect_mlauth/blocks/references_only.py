@@ -11,9 +11,9 @@ from prefect.blocks.core import Block
 from prefect.client.schemas import BlockDocument
 from pydantic import ConfigDict, ValidationError
 
-from mlauth.credentials import in_one_line
 from mlauth.errors import InvalidBlock, MLAuthError
 from mlauth.references import holds_key
+from mlauth.systems import in_one_line
 
 
 def _project_url(label: str) -> str | None:

@@ -9,12 +9,12 @@ from prefect._internal.compatibility.async_dispatch import async_dispatch
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from mlauth import credentials
+from mlauth import systems
 from mlauth.activation import prepare
 from mlauth.checking import check
-from mlauth.checks import CheckReport
-from mlauth.credentials import zenml
 from mlauth.deadline import Deadline
+from mlauth.report import CheckReport
+from mlauth.systems import zenml
 from prefect_mlauth.blocks.activating import Activating
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
@@ -126,6 +126,6 @@ class ZenMLCredentials(ReferencesOnly):
     def _validate_fields(self) -> None:
         self._credentials()
 
-    def _credentials(self) -> credentials.Credentials:
+    def _credentials(self) -> systems.Credentials:
         fields = self.model_dump(include=set(zenml.ZenMLCredentials.model_fields))
         return zenml.ZenMLCredentials.of(self._where(), fields)

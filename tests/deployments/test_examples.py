@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlauth.demo.run import register_stack
-from mlauth.demo.search import search
-from mlauth.demo.servers import (
+from demo.run import register_stack
+from tests.accounts import Account, new_account
+from tests.conftest import untraced
+from tests.support.azure import Azure
+from tests.support.search import search
+from tests.support.servers import (
     PrefectServer,
     ProcessWorker,
     ZenMLServer,
@@ -19,9 +22,6 @@ from mlauth.demo.servers import (
     flow_run_logs,
     run_deployment,
 )
-from tests.accounts import Account, new_account
-from tests.conftest import untraced
-from tests.servers.azure import Azure
 
 ROOT = Path(__file__).parent.parent.parent / "deployments"
 WORK_POOL = yaml.safe_load((ROOT / "zenml-on-kubernetes" / "work-pool.yaml").read_text())

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.credentials.keys import api_key
 from tests.faults.forks import Job, alone
+from tests.systems.keys import api_key
 
 KEY = api_key("canary-key")
 URL = "https://zenml.example.com"

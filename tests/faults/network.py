@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 import httpx
 import trustme
 
-from mlauth.isolation import NO_DISK
-from tests.credentials.keys import api_key
+from mlauth.systems.zenml.isolation import NO_DISK
 from tests.faults.forks import Job, alone
-from tests.servers.connect_proxy import connect_proxy
-from tests.servers.faults import (
+from tests.support.connect_proxy import connect_proxy
+from tests.support.faults import (
     FaultyServer,
     Reply,
     answer,
@@ -34,6 +33,7 @@ from tests.servers.faults import (
     reset,
     silent,
 )
+from tests.systems.keys import api_key
 
 KEY, TOKEN, SECRET, HEADER = (
     api_key("canary-key"),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
@@ -20,26 +18,24 @@ import pytest
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import azure_identity, checks, errors, faults, retrying, stores
+from mlauth import errors, report, stores
 from mlauth.activation import Exported, Prepared, export
+from mlauth.azure import identity as azure_identity
 from mlauth.checking import Examination, examine
-from mlauth.credentials.zenml import Administrator, ZenMLCredentials
 from mlauth.deadline import Deadline
-from mlauth.demo.flow_runs import ExecutedFlowRun, FlowRunResult
-from mlauth.demo.prefect_server import PrefectServer, ProcessWorker
-from mlauth.demo.search import search
-from mlauth.demo.signals import Terminated
-from mlauth.demo.zenml_server import ZenMLServer
-from mlauth.http import Service
+from mlauth.masking import MaskingFormatter
+from mlauth.net import faults, retrying
+from mlauth.net.http import Service
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
-from mlauth.redaction import MaskingFormatter
 from mlauth.references import SecretReference
-from mlauth.rotation import Ready, Rotation, _Key, _Server
 from mlauth.stores import StoredSecret, memory
+from mlauth.systems.zenml import Administrator, ZenMLCredentials
+from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
 from tests.leaks.canaries import canary, token, zenml_key
-from tests.servers.azure import Azure
-from tests.servers.faults import FaultyServer, Reply, answer, faulty
+from tests.support.azure import Azure
+from tests.support.faults import FaultyServer, Reply, answer, faulty
+from tests.support.zenml_server import ZenMLServer
 
 
 class Here:
@@ -229,7 +225,7 @@ def flavor(here: Here) -> Any:
     return ServiceAccountCheckFlavor()
 
 
-def report(here: Here) -> checks.CheckReport:
+def check_report(here: Here) -> report.CheckReport:
     return here.examined().report
 
 
@@ -265,69 +261,53 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.activation.Prepared": lambda here: Prepared(
         list(here.examined().exports.values()), here.examined().report, []
     ),
-    "mlauth.azure_identity.ManagedIdentity": lambda here: azure_identity.choose(
+    "mlauth.azure.identity.ManagedIdentity": lambda here: azure_identity.choose(
         here.azure.environment() | {"AZURE_CLIENT_SECRET": ""}
     ),
-    "mlauth.azure_identity.ServicePrincipal": Here.as_application,
-    "mlauth.azure_identity.ThisMachine": lambda here: azure_identity.choose({}),
-    "mlauth.azure_identity.Tokens": Here.tokens,
-    "mlauth.azure_identity.WorkloadIdentity": lambda here: azure_identity.choose(
+    "mlauth.azure.identity.ServicePrincipal": Here.as_application,
+    "mlauth.azure.identity.ThisMachine": lambda here: azure_identity.choose({}),
+    "mlauth.azure.identity.Tokens": Here.tokens,
+    "mlauth.azure.identity.WorkloadIdentity": lambda here: azure_identity.choose(
         here.azure.workload_identity(here.folder)
     ),
     "mlauth.checking.Examination": Here.examined,
-    "mlauth.checks.CheckReport": report,
-    "mlauth.checks.Stage": lambda here: report(here).results[0].stage,
-    "mlauth.checks.StageResult": lambda here: report(here).results[-1],
-    "mlauth.checks.Status": lambda here: report(here).status,
-    "mlauth.credentials.Exports": lambda here: here.examined().exports["zenml"],
-    "mlauth.credentials.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
+    "mlauth.report.CheckReport": check_report,
+    "mlauth.report.Stage": lambda here: check_report(here).results[0].stage,
+    "mlauth.report.StageResult": lambda here: check_report(here).results[-1],
+    "mlauth.report.Status": lambda here: check_report(here).status,
+    "mlauth.systems.Exports": lambda here: here.examined().exports["zenml"],
+    "mlauth.systems.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
         "test", {"env": here.profile["env"]}
     ),
-    "mlauth.credentials.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of(
-        "test", here.zenml()
-    ),
-    "mlauth.credentials.zenml.Administrator": lambda here: Administrator(
+    "mlauth.systems.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of("test", here.zenml()),
+    "mlauth.systems.zenml.Administrator": lambda here: Administrator(
         user="admin", password=SecretReference.parse(here.reference("other"))
     ),
     "mlauth.deadline.Deadline": lambda here: Deadline(5),
-    "mlauth.demo.flow_runs.ExecutedFlowRun": lambda here: ExecutedFlowRun(
-        subprocess.CompletedProcess([], 0, "", ""), FlowRunResult("id", "COMPLETED", "Done", "")
-    ),
-    "mlauth.demo.flow_runs.FlowRunResult": lambda here: FlowRunResult("id", "FAILED", "Bad", "why"),
-    "mlauth.demo.prefect_server.PrefectServer": lambda here: PrefectServer(
-        here.folder, env={"PREFECT_SERVER_API_AUTH_STRING": here.other}
-    ),
-    "mlauth.demo.prefect_server.ProcessWorker": lambda here: ProcessWorker(
-        here.folder,
-        PrefectServer(here.folder),
-        pool="p",
-        env={"PREFECT_API_AUTH_STRING": here.other},
-    ),
-    "mlauth.demo.zenml_server.ZenMLServer": zenml_server,
-    "mlauth.demo.signals.Terminated": lambda here: Terminated(signal.SIGTERM),
-    "mlauth.demo.search.Search": lambda here: search([here.key], here.folder),
-    "mlauth.errors.CheckFailed": lambda here: errors.CheckFailed(report(here)),
-    "mlauth.errors.CheckUnknown": lambda here: errors.CheckUnknown(report(here)),
+    "mlauth.errors.CheckFailed": lambda here: errors.CheckFailed(check_report(here)),
+    "mlauth.errors.CheckUnknown": lambda here: errors.CheckUnknown(check_report(here)),
     "mlauth.errors.InvalidBlock": literal,
     "mlauth.errors.ResolutionError": refused("absent", "missing"),
     "mlauth.errors.RotationIncomplete": lambda here: errors.RotationIncomplete(
         "a line", datetime.now(timezone.utc)
     ),
-    "mlauth.faults.Fault": lambda here: faults.connection_fault(
+    "mlauth.net.faults.Fault": lambda here: faults.connection_fault(
         here.error(socket.gaierror), "host", trust="trust"
     ),
-    "mlauth.http.Answer": answered,
-    "mlauth.http.Service": service,
+    "mlauth.net.http.Answer": answered,
+    "mlauth.net.http.Service": service,
     "mlauth.never_pickled.NeverPickled": lambda here: NeverPickled(),
     "mlauth.profiles.Profile": lambda here: load_profile("p", here.config()),
     "mlauth.profiles.Settings": lambda here: Settings(profile="p"),
     "mlauth.record.Entry": lambda here: exported(here).entry,
-    "mlauth.redaction.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
+    "mlauth.masking.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
     "mlauth.resolving.ResolvedSecret": lambda here: mlauth.resolve(here.reference("key")),
-    "mlauth.retrying.Transient": lambda here: retrying.Transient(errors.StoreUnavailable("later")),
-    "mlauth.rotation.Ready": ready,
-    "mlauth.rotation.Rotation": lambda here: Rotation(
+    "mlauth.net.retrying.Transient": lambda here: retrying.Transient(
+        errors.StoreUnavailable("later")
+    ),
+    "mlauth.systems.zenml.rotation.Ready": ready,
+    "mlauth.systems.zenml.rotation.Rotation": lambda here: Rotation(
         "flows", "https://url", "key", SecretReference.parse(here.reference("key")), None, None
     ),
     "mlauth.stores.Access": lambda here: stores.new_store("file").describe(

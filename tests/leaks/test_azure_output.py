@@ -14,14 +14,15 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, SecretReference, azure_identity, stores
+from mlauth import EnvironmentSecrets, SecretReference, stores
+from mlauth.azure import identity as azure_identity
 from mlauth.cli import main
 from mlauth.stores import WritableStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from tests.leaks.canaries import canary, leaks
 from tests.leaks.watching import Watch, said, watching
-from tests.servers.azure import Azure
-from tests.servers.web import Answer
+from tests.support.azure import Azure
+from tests.support.web import Answer
 
 pytestmark = pytest.mark.load
 NAME = "token"

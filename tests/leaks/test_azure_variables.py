@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import mlauth
-from mlauth import MLAuthError, SecretReference, azure_identity, stores
-from mlauth.azure_identity import Tokens, choose
+from mlauth import MLAuthError, SecretReference, stores
+from mlauth.azure import identity as azure_identity
+from mlauth.azure.identity import Tokens, choose
 from mlauth.deadline import Deadline
+from mlauth.net.retrying import Transient
 from mlauth.record import own_environment
-from mlauth.retrying import Transient
 from tests.leaks.canaries import canary, leaks, token
 from tests.leaks.watching import Watch, watching
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 BOM, HALF = "\ufeff", "\udce9"  # HALF: what a byte that is not UTF-8 becomes in os.environ
 SPOILT: dict[str, Callable[[str], str]] = {

@@ -4,7 +4,7 @@ What is looked at is each line of ours that runs, with the local variables that 
 show if an error came there: not only the lines at which some error is known to come.
 
 Left out are the threads that read stores and ask services (`mlauth.deadline`): an error leaves
-them without frames, which has a test of its own. And `mlauth.redaction`, which is given texts to
+them without frames, which has a test of its own. And `mlauth.masking`, which is given texts to
 look for values in them, and runs nobody else's code meanwhile.
 """
 
@@ -27,18 +27,18 @@ from mlauth import (
     EnvironmentSecrets,
     SecretReference,
     ZenMLCredentials,
-    isolation,
-    redaction,
+    masking,
     stores,
 )
 from mlauth.cli import main
 from mlauth.deadline import THREAD
 from mlauth.errors import ActivationError, MLAuthError
 from mlauth.stores import memory
+from mlauth.systems.zenml import isolation
 from tests.leaks.canaries import canary, leaks, words, zenml_key
 from tests.leaks.making import Here
 from tests.leaks.watching import watching
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -99,7 +99,7 @@ class Look:
         module = str(frame.f_globals.get("__name__"))
         if (
             module.partition(".")[0] not in {"mlauth", "prefect_mlauth", "zenml_mlauth"}
-            or module == redaction.__name__
+            or module == masking.__name__
             or threading.current_thread().name == THREAD
         ):
             return None

@@ -27,7 +27,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 from mlauth import SecretReference
 from tests.leaks.canaries import leaks
 from tests.leaks.making import BUILDERS, Here
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 PACKAGES = ("mlauth", "prefect_mlauth", "zenml_mlauth")
 
@@ -178,14 +178,14 @@ GRANTS = re.compile(
     r"values|certificate|private|sas|connection_string|before)(_|$)"
 )
 NO_SECRET = {
-    "mlauth.azure_identity.ServicePrincipal.certificate": "a path",
-    "mlauth.azure_identity.WorkloadIdentity.token_file": "a path",
-    "mlauth.credentials.zenml.ZenMLCredentials.credential": "a choice of two words",
+    "mlauth.azure.identity.ServicePrincipal.certificate": "a path",
+    "mlauth.azure.identity.WorkloadIdentity.token_file": "a path",
+    "mlauth.systems.zenml.ZenMLCredentials.credential": "a choice of two words",
     "mlauth.references.SecretReference.key": "the name of a field",
-    "mlauth.rotation.Ready.key": "what a server says of it",
-    "mlauth.rotation.Ready.new_key": "yes or no",
-    "mlauth.rotation.Rotation.key_name": "a name",
-    "mlauth.rotation.Rotation.old_key_until": "a time",
+    "mlauth.systems.zenml.rotation.Ready.key": "what a server says of it",
+    "mlauth.systems.zenml.rotation.Ready.new_key": "yes or no",
+    "mlauth.systems.zenml.rotation.Rotation.key_name": "a name",
+    "mlauth.systems.zenml.rotation.Rotation.old_key_until": "a time",
     "mlauth.record.Entry.secrets": "names of variables",
     "mlauth.checking.Examination.credentials": "models of references",
     "prefect_mlauth.blocks.zenml_credentials.ZenMLCredentials.credential": "a choice of two words",

@@ -19,15 +19,16 @@ from click.testing import CliRunner
 
 import mlauth
 import zenml_mlauth
-from mlauth import ZenMLCredentials, isolation
+from mlauth import ZenMLCredentials
 from mlauth.cli import main
+from mlauth.systems.zenml import isolation
 from prefect_mlauth import MLAuthProfile, steps
 from prefect_mlauth import ZenMLCredentials as Block
 from tests.leaks.canaries import leaks
 from tests.leaks.making import Here
 from tests.leaks.watching import Watch, said, watching
-from tests.servers.azure import Azure
-from tests.servers.faults import FaultyServer, Reply, faulty, reset, silent
+from tests.support.azure import Azure
+from tests.support.faults import FaultyServer, Reply, faulty, reset, silent
 from zenml_mlauth import connection
 
 pytestmark = pytest.mark.load

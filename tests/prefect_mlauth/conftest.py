@@ -17,8 +17,11 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from mlauth.demo.search import search
-from mlauth.demo.servers import (
+from mlauth.masking import spellings
+from tests.accounts import Account, new_account
+from tests.conftest import untraced
+from tests.support.search import search
+from tests.support.servers import (
     FlowRunResult,
     PrefectServer,
     ProcessWorker,
@@ -28,9 +31,6 @@ from mlauth.demo.servers import (
     flow_run_logs,
     run_deployment,
 )
-from mlauth.redaction import spellings
-from tests.accounts import Account, new_account
-from tests.conftest import untraced
 
 WAYS = ["worker", "execute"]
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import mlauth
-from mlauth import azure_identity
-from mlauth.demo.servers import PrefectServer
+from mlauth.azure import identity as azure_identity
 from mlauth.errors import (
     InvalidBlock,
     SecretDenied,
@@ -19,11 +18,12 @@ from mlauth.errors import (
     SecretUnusable,
     StoreUnavailable,
 )
-from mlauth.redaction import mask
+from mlauth.masking import mask
 from prefect_mlauth import AzureKeyVaultSecret
 from tests.prefect_mlauth.conftest import Project, block_documents, digest
-from tests.servers.azure import Azure
-from tests.servers.key_vault import Vault
+from tests.support.azure import Azure
+from tests.support.key_vault import Vault
+from tests.support.servers import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)
 

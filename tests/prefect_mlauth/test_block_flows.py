@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mlauth.demo.servers import PrefectServer
 from prefect_mlauth import MLAuthProfile, ZenMLCredentials
 from tests.accounts import Account
-from tests.credentials.keys import api_key
 from tests.prefect_mlauth.conftest import Project, block_documents, digest
+from tests.support.servers import PrefectServer
+from tests.systems.keys import api_key
 
 pytestmark = pytest.mark.timeout(300)
 

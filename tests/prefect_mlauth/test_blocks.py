@@ -25,15 +25,15 @@ from prefect.testing.standard_test_suites.blocks import HAS_PIL, BlockStandardTe
 
 import prefect_mlauth
 from mlauth import Status
-from mlauth.demo.search import search
-from mlauth.demo.servers import PrefectServer
 from mlauth.errors import CheckFailed, InvalidBlock, InvalidProfile
 from mlauth.stores import memory
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
 from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, block_documents
-from tests.servers.connect_proxy import connect_proxy
-from tests.servers.published import DOCS, HOST, URLS, published
+from tests.support.connect_proxy import connect_proxy
+from tests.support.published import DOCS, HOST, URLS, published
+from tests.support.search import search
+from tests.support.servers import PrefectServer
 
 URL = "https://zenml.example.com"
 REFERENCE = "env://NOWHERE"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from prefect.blocks.core import Block
 
-from mlauth.demo.servers import PrefectServer, ZenMLServer
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
+from tests.support.servers import PrefectServer, ZenMLServer
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/blocks.md").read_text(encoding="utf-8")

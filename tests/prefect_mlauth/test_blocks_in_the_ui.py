@@ -16,10 +16,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable as present
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mlauth.demo.servers import PrefectServer
 from tests.accounts import Account
 from tests.conftest import untraced
-from tests.servers.published import HOST, published
+from tests.support.published import HOST, published
+from tests.support.servers import PrefectServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -8,11 +8,11 @@ from datetime import datetime
 
 import pytest
 
-from mlauth.demo.servers import PrefectServer
 from tests.accounts import Account
-from tests.credentials.keys import api_key
 from tests.prefect_mlauth.conftest import Project, Run, digest, zenml_login
-from tests.servers.faults import FaultyServer, answer, faulty
+from tests.support.faults import FaultyServer, answer, faulty
+from tests.support.servers import PrefectServer
+from tests.systems.keys import api_key
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlauth.demo.servers import PrefectServer
 from tests.prefect_mlauth.conftest import digest
+from tests.support.servers import PrefectServer
 
 CANARIES = {"a": "canary-of-account-a", "b": "canary-of-account-b"}
 

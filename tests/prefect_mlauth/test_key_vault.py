@@ -6,7 +6,7 @@ import pytest
 
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 pytestmark = pytest.mark.timeout(300)
 

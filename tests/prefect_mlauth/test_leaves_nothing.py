@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlauth.demo.run import register_stack
-from mlauth.demo.search import search
+from demo.run import register_stack
 from tests.accounts import Account
 from tests.leaks.canaries import canary, leaks
 from tests.prefect_mlauth.conftest import (
@@ -26,6 +25,7 @@ from tests.prefect_mlauth.conftest import (
     export_secrets,
     zenml_login,
 )
+from tests.support.search import search
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 

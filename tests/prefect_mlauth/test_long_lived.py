@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from mlauth import ZenMLCredentials, activate
-from mlauth.demo.search import search
-from mlauth.demo.servers import ManagedProcess, PrefectServer, ProcessWorker, flow_run_logs
 from mlauth.record import RECORD
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 from tests.prefect_mlauth.ways import Script, add_steps, until
+from tests.support.search import search
+from tests.support.servers import ManagedProcess, PrefectServer, ProcessWorker, flow_run_logs
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from mlauth import MLAuthError
-from mlauth.demo.servers import PrefectServer, child_environment
 from prefect_mlauth import steps
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import WAYS, Project, digest, export_secrets, zenml_login
+from tests.support.servers import PrefectServer, child_environment
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -146,7 +146,7 @@ def test_plain_python_sync_and_async_gets_what_it_asked_for(
 
 OUTPUTS = """
 import asyncio, json, os, sys
-from mlauth.redaction import spellings
+from mlauth.masking import spellings
 from prefect.deployments.steps.core import run_steps
 
 outputs = asyncio.run(run_steps([json.loads(sys.argv[1])]))

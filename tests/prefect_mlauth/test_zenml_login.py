@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlauth.demo.search import search
-from mlauth.demo.servers import run_deployment
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import WAYS, Project, digest, zenml_login
+from tests.support.search import search
+from tests.support.servers import run_deployment
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlauth.demo.servers import ManagedProcess, PrefectServer, flow_run_logs
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
+from tests.support.servers import ManagedProcess, PrefectServer, flow_run_logs
 
 FLOWS = Path(__file__).parent / "flows"
 

@@ -15,17 +15,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import mlauth
-from mlauth import SecretReference, ZenMLCredentials, azure_identity, redaction
-from mlauth.checks import Status
+from mlauth import SecretReference, ZenMLCredentials, masking
+from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError
+from mlauth.net.retrying import retry_after
+from mlauth.report import Status
 from mlauth.resolving import read_all
-from mlauth.retrying import retry_after
 from mlauth.stores import memory
-from tests.credentials.keys import api_key
-from tests.servers.azure import Azure
-from tests.servers.key_vault import Vault
-from tests.servers.web import Answer, Call, serve
+from tests.support.azure import Azure
+from tests.support.key_vault import Vault
+from tests.support.web import Answer, Call, serve
+from tests.systems.keys import api_key
 
 KEY, TOKEN = api_key(), "c4n4ry-t0ken"  # a service sends back what it was sent
 SECONDS = 0.5  # that one question may take, retries of what may pass included
@@ -139,7 +140,7 @@ def harmless(said: str) -> None:
 @pytest.mark.usefixtures("clean_environment")
 def test_zenmls_answers(zenml: Settable, path: str) -> None:
     memory.put("key", KEY)
-    redaction.register([TOKEN])  # as after a login that went well
+    masking.register([TOKEN])  # as after a login that went well
     credentials = ZenMLCredentials.of(
         "test",
         {
@@ -216,7 +217,7 @@ def test_key_vaults_answers(
     """The first answer, and the one to a request with a token."""
     for name, setting in azure.environment().items():
         monkeypatch.setenv(name, setting)
-    redaction.register([TOKEN, KEY])
+    masking.register([TOKEN, KEY])
     vault = azure.vault()
     vault.put("key", "right")
     if challenged:
@@ -241,7 +242,7 @@ def test_what_is_answered_about_a_deleted_secret(
 ) -> None:
     for name, setting in azure.environment().items():
         monkeypatch.setenv(name, setting)
-    redaction.register([TOKEN, KEY])
+    masking.register([TOKEN, KEY])
     vault = azure.vault()
     vault.put("key", "right")
     read(vault)
@@ -267,7 +268,7 @@ def test_answers_about_tokens(azure: Azure, monkeypatch: pytest.MonkeyPatch, kin
     identity = azure.identity("get")
     for name, setting in getattr(azure, kind)(identity).items():
         monkeypatch.setenv(name, setting)
-    redaction.register([TOKEN, KEY])
+    masking.register([TOKEN, KEY])
     vault = azure.vault()
     vault.put("key", "right")
     read(vault)

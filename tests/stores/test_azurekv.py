@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import SecretReference, azure_identity, stores
-from mlauth.checks import Status
+from mlauth import SecretReference, stores
+from mlauth.azure import identity as azure_identity
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     IdentityUnavailable,
@@ -35,14 +35,15 @@ from mlauth.errors import (
     StoreUnreachable,
 )
 from mlauth.profiles import Profile
+from mlauth.report import Status
 from mlauth.resolving import read_all
 from mlauth.stores import SecretStore, StoredSecret, WritableStore
-from tests.servers.azure import Azure
-from tests.servers.faults import answer, faulty, reset, silent
-from tests.servers.identity import CLOUDS
-from tests.servers.key_vault import Vault
-from tests.servers.web import Answer
 from tests.stores.contract import CANARY, WritableStoreContract
+from tests.support.azure import Azure
+from tests.support.faults import answer, faulty, reset, silent
+from tests.support.identity import CLOUDS
+from tests.support.key_vault import Vault
+from tests.support.web import Answer
 
 DAY = 24 * 3600
 NOW = int(time.time())

@@ -13,15 +13,16 @@ from uuid import uuid4
 import pytest
 import trustme
 
-from mlauth import SecretReference, azure_identity
+from mlauth import SecretReference
+from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError, StoreUnreachable
 from mlauth.resolving import read_all
-from tests.servers.azure import Azure
-from tests.servers.connect_proxy import ConnectProxy, connect_proxy
-from tests.servers.faults import FaultyServer, Reply, answer, faulty
-from tests.servers.web import Answer
 from tests.stores.contract import CANARY
+from tests.support.azure import Azure
+from tests.support.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.faults import FaultyServer, Reply, answer, faulty
+from tests.support.web import Answer
 
 STACK = "vault.local.azurestack.external"
 LOGIN = "https://login.microsoftonline.com"

@@ -16,15 +16,16 @@ from pathlib import Path
 import pytest
 import trustme
 
-from mlauth import SecretReference, azure_identity
+from mlauth import SecretReference
+from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.resolving import read_all
-from tests.servers.azure import Azure
-from tests.servers.faults import Reply, answer, endless, faulty
-from tests.servers.identity import CLOUDS
-from tests.servers.web import Answer
 from tests.stores.contract import CANARY
+from tests.support.azure import Azure
+from tests.support.faults import Reply, answer, endless, faulty
+from tests.support.identity import CLOUDS
+from tests.support.web import Answer
 
 MIB = 1024 * 1024
 Use = Callable[[Mapping[str, str]], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import findpython
 
-from mlauth.demo.processes import run
+from tests.support.processes import run
 from tests.versions.matrix import ROOT, Environment
 
 FOLDER = ROOT / ".venv-matrix"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from mlauth.demo.run import register_stack
-from mlauth.demo.search import search
-from mlauth.demo.servers import PrefectServer, ProcessWorker, ZenMLServer
+from demo.run import register_stack
 from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
 from tests.prefect_mlauth.ways import WAYS
-from tests.servers.azure import Azure
+from tests.support.azure import Azure
+from tests.support.search import search
+from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.versions.environments import Installed
 from tests.versions.matrix import ALL, CAPABILITIES, ROOT
 

@@ -14,9 +14,10 @@ from zenml.enums import StackComponentType
 from zenml.utils import source_utils
 
 import mlauth
-from mlauth import ZenMLCredentials, isolation
-from mlauth.demo.servers import ZenMLServer
+from mlauth import ZenMLCredentials
+from mlauth.systems.zenml import isolation
 from tests.accounts import Account
+from tests.support.servers import ZenMLServer
 from tests.zenml_mlauth import pipelines
 from zenml_mlauth import connection
 

@@ -22,14 +22,15 @@ from zenml.utils.pipeline_docker_image_builder import PipelineDockerImageBuilder
 
 import mlauth
 import zenml_mlauth
-from mlauth import EnvironmentSecrets, hosts, isolation
-from mlauth.demo.search import search
-from mlauth.demo.servers import ZenMLServer
+from mlauth import EnvironmentSecrets, hosts
 from mlauth.errors import CheckFailed, InvalidComponent
+from mlauth.systems.zenml import isolation
 from tests.accounts import LOGIN, Account
-from tests.credentials.keys import api_key
-from tests.servers.faults import answer, faulty
-from tests.servers.proxy import Request, proxy
+from tests.support.faults import answer, faulty
+from tests.support.proxy import Request, proxy
+from tests.support.search import search
+from tests.support.servers import ZenMLServer
+from tests.systems.keys import api_key
 from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
     OTHER_TOKEN,

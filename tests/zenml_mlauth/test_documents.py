@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlauth import isolation
-from mlauth.demo.environment import child_environment
-from mlauth.demo.servers import ZenMLServer
+from mlauth.systems.zenml import isolation
+from tests.support.environment import child_environment
+from tests.support.servers import ZenMLServer
 from tests.zenml_mlauth.pipelines import ROOT
 
 pytestmark = pytest.mark.usefixtures("component_flavor")

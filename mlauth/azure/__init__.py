@@ -1,0 +1,1 @@
+"""As whom mlauth asks Azure; stores and systems use it."""

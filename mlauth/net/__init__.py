@@ -1,0 +1,1 @@
+"""HTTP to services that are given a credential, and what can be wrong with a connection."""

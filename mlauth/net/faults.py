@@ -1,0 +1,143 @@
+"""What can be wrong with a connection, in one line each that says what to change."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlauth.masking import mask
+
+# HTTP statuses that say nothing of a credential: too slow, throttled, and every fault of a service
+# or of what stands before it (520 to 530 are Cloudflare's). HTTP has three digits.
+TRANSIENT = frozenset({408, 429, *range(500, 1000)})
+# Those of them that are the same in a moment, so not tried again: not implemented, this version of
+# HTTP is not supported, a network wants its own login (RFC 9110, RFC 6585).
+LASTING = frozenset({501, 505, 511})
+# https://www.openssl.org/docs/man3.0/man3/X509_STORE_CTX_get_error.html
+_NOT_YET_VALID, _EXPIRED, _WRONG_HOST, _WRONG_ADDRESS = 9, 10, 62, 64
+_BROKEN_OFF = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)
+_UNKNOWN_CA = {2, 18, 19, 20, 21}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault.
+
+    Attributes:
+        line: what, where, why, and what to do.
+        unknown: whether what was asked for may be fine; else somebody must change something.
+        transient: whether it is worth another attempt.
+    """
+
+    line: str
+    unknown: bool = False
+    transient: bool = False
+
+
+def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | None:
+    """Say what kept a connection from being made, whatever library raised it.
+
+    Args:
+        error: what was raised; its causes are looked at too.
+        host: name and port, for messages.
+        trust: how a CA is made known here, for messages.
+
+    Returns:
+        The fault, or None where the connection was made (a time-out, an answer cut short).
+    """
+    for cause in causes(error):
+        # Of urllib3, requests or httpx; urllib3 calls a tunnel that breaks off one, too.
+        if type(cause).__name__ == "ProxyError" and not any(
+            isinstance(each, _BROKEN_OFF) for each in causes(cause)
+        ):
+            return Fault(
+                f"the proxy gives no connection to {host}: is that name right, and are "
+                "HTTPS_PROXY and NO_PROXY?",
+                unknown=True,
+                transient=True,
+            )
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Fault(_certificate(cause, host, trust))
+        if isinstance(cause, ssl.SSLError) and cause.reason and not _ended(cause):
+            if "WRONG_VERSION" in cause.reason or "RECORD_LAYER" in cause.reason:
+                return Fault(f"{host} does not speak TLS on this port; is it the http port?")
+            return Fault(
+                f"{host}: TLS failed ({plain(cause.reason)}): is a proxy in the way, or a service "
+                "with TLS that is too old?"
+            )
+        if isinstance(cause, socket.gaierror):
+            if cause.errno == socket.EAI_AGAIN:
+                return Fault(
+                    f"the name {host} could not be looked up: the name server gave no answer; "
+                    "check the network and the name",
+                    unknown=True,
+                    transient=True,
+                )
+            return Fault(
+                f"there is no host of that name ({host}): check the spelling and this network's DNS"
+            )
+        if isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
+            return Fault(
+                f"{host} refuses connections: is the service up, and the port right?",
+                transient=True,
+            )
+    return None
+
+
+def broken_off(host: str) -> Fault:
+    """Return the fault of a connection that was made and ended too early."""
+    return Fault(
+        f"the connection to {host} broke off before the answer was whole: try again; if it stays "
+        "so, is a firewall or proxy in the way?",
+        unknown=True,
+        transient=True,
+    )
+
+
+def too_late(error: BaseException) -> bool:
+    """Say whether what was waited for was an answer."""
+    return any("Timeout" in type(cause).__name__ for cause in causes(error))
+
+
+def _ended(error: ssl.SSLError) -> bool:
+    """Say whether the other side went away during the handshake, which says nothing of TLS."""
+    return isinstance(error, ssl.SSLEOFError) or "EOF" in (error.reason or "")
+
+
+def _certificate(error: ssl.SSLCertVerificationError, host: str, trust: str) -> str:
+    code = error.verify_code
+    if code == _EXPIRED:
+        return f"the TLS certificate of {host} has expired: renew it at the service"
+    if code == _NOT_YET_VALID:
+        return f"the TLS certificate of {host} is not valid yet: is this clock right?"
+    if code in (_WRONG_HOST, _WRONG_ADDRESS):
+        return (
+            f"the TLS certificate of {host} is for another name: use the name that it was issued "
+            "for"
+        )
+    if code in _UNKNOWN_CA:
+        return f"the TLS certificate of {host} is from a CA that is not trusted here: {trust}"
+    return f"the TLS certificate of {host} is not accepted: {plain(error.verify_message)}"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception to what caused it; libraries also keep causes as attributes."""
+    waiting, seen = [error], set()
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        kept = [getattr(cause, name, None) for name in ("reason", "inner_exception")]
+        nested = [cause.__cause__ or cause.__context__, *kept, *cause.args]
+        waiting += [each for each in nested if isinstance(each, BaseException)]
+
+
+def plain(text: str) -> str:
+    """Return what a stranger sent as one short line of harmless characters, without our secrets."""
+    return re.sub(r"[^\w .:/()\[\]@+*-]", "?", mask(text))[:80]

@@ -1,0 +1,133 @@
+"""Credentials: a typed model for each system that a flow talks to. One module a system.
+
+Each knows its fields (every secret one a reference), the environment variables that the system's
+own client reads, and a probe that proves against the real service that they work.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from mlauth.deadline import Deadline
+from mlauth.errors import InvalidCredentials
+from mlauth.net.faults import plain
+from mlauth.never_pickled import NeverPickled
+from mlauth.references import SecretReference
+from mlauth.report import CheckReport
+
+C = TypeVar("C", bound="Credentials")
+
+
+@dataclass
+class Exports(NeverPickled):
+    """What an activation puts into the environment.
+
+    Attributes:
+        secrets: variables whose values are masked in logs.
+        settings: the other variables.
+        neutralised: variables that are set empty, because another account's value may be there.
+        isolate_zenml: whether ZenML's client gets a private configuration directory.
+    """
+
+    secrets: dict[str, SecretStr] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    neutralised: tuple[str, ...] = ()
+    isolate_zenml: bool = False
+
+
+class Credentials(BaseModel):
+    """What every system's credentials have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    system: ClassVar[str]
+
+    @classmethod
+    def of(cls: type[C], where: str, fields: Mapping[str, Any]) -> C:
+        """Make credentials from fields that a person wrote.
+
+        Args:
+            where: what to call the place in messages, for instance `zenml_login`.
+            fields: by name.
+
+        Raises:
+            InvalidCredentials: one line that names every field that is wrong, and no value.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise InvalidCredentials(f"{where}: {in_one_line(error)}") from None
+
+    def references(self) -> dict[str, SecretReference]:
+        """Return the references among the fields, by field name."""
+        return {
+            name: value
+            for name in type(self).model_fields
+            if isinstance(value := getattr(self, name), SecretReference)
+        }
+
+    @abstractmethod
+    def hosts(self) -> tuple[str, ...]:
+        """Return the hosts that the values would be sent to: names or addresses without ports."""
+
+    @abstractmethod
+    def configured(self, environment: Mapping[str, str]) -> list[str]:
+        """Look at the environment around the fields.
+
+        Returns:
+            Warnings, one line each.
+
+        Raises:
+            InvalidCredentials: it makes these credentials useless.
+        """
+
+    @abstractmethod
+    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
+        """Look at the values of the references, without the service.
+
+        Raises:
+            InvalidCredentials: a value cannot be right; the message does not show it.
+        """
+
+    @abstractmethod
+    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
+        """Return what to export without asking the service."""
+
+    @abstractmethod
+    def probe(
+        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
+    ) -> Exports:
+        """Prove that the service takes the values, stage by stage.
+
+        Returns:
+            What to export, with what the service said (ids for names, a token for a key).
+
+        Raises:
+            MLAuthError: a stage of the report did not pass.
+        """
+
+
+def in_one_line(
+    error: ValidationError, key: Callable[[tuple[int | str, ...]], str] | None = None
+) -> str:
+    """Say what a validation found in one line that holds no input.
+
+    Args:
+        error: what pydantic raised.
+        key: turns a location into the name that the user knows; by default joined with dots.
+    """
+    name = key or (lambda location: ".".join(plain(str(part)) for part in location))
+    lines = []
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "there is no such setting; check the spelling"
+        elif item["type"] == "missing":
+            message = "is missing: add it"
+        lines.append(f"{name(item['loc'])}: {message}" if item["loc"] else message)
+    return "; ".join(lines)

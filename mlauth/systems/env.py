@@ -1,0 +1,70 @@
+"""Secrets that are exported under names of the user's, for systems that mlauth does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, SecretStr
+
+from mlauth.deadline import Deadline
+from mlauth.errors import InvalidCredentials
+from mlauth.net.faults import plain
+from mlauth.references import SecretReference
+from mlauth.report import CheckReport
+from mlauth.systems import Credentials, Exports
+from mlauth.variables import name_problem, value_problem
+
+
+def _with_allowed_names(env: dict[str, SecretReference]) -> dict[str, SecretReference]:
+    problems = [f"{plain(name)} {why}" for name in env if (why := name_problem(name))]
+    if problems:
+        raise ValueError("; ".join(problems))
+    return env
+
+
+Variables = Annotated[dict[str, SecretReference], AfterValidator(_with_allowed_names)]
+
+
+class EnvironmentSecrets(Credentials):
+    """Environment variables, each with the reference to its value.
+
+    Attributes:
+        env: variable name to reference.
+    """
+
+    system: ClassVar[str] = "env"
+
+    env: Variables
+
+    def references(self) -> dict[str, SecretReference]:
+        """See `Credentials.references`."""
+        return dict(self.env)
+
+    def hosts(self) -> tuple[str, ...]:
+        """See `Credentials.hosts`: mlauth sends the values to nobody."""
+        return ()
+
+    def configured(self, environment: Mapping[str, str]) -> list[str]:
+        """See `Credentials.configured`."""
+        return []
+
+    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
+        """Refuse what cannot be an environment variable; see `Credentials.well_formed`."""
+        problems = [
+            f"the value of {self.env[name]} {why}"
+            for name, value in values.items()
+            if (why := value_problem(name, value))
+        ]
+        if problems:
+            raise InvalidCredentials("; ".join(problems))
+
+    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
+        """See `Credentials.exports`."""
+        return Exports(dict(values))
+
+    def probe(
+        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
+    ) -> Exports:
+        """There is no service to ask: the values are exported as they are."""
+        return self.exports(values)

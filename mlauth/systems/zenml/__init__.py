@@ -1,0 +1,646 @@
+"""The service account of a ZenML server.
+
+The contract of server and client is that of ZenML 0.80.2 to 0.98.0: `POST /api/v1/login` with the
+form `grant_type=zenml-api-key&password=<key>`, `GET /api/v1/current-user`, `GET /api/v1/info`
+(https://docs.zenml.io/api-reference/oss-api/getting-started, and those versions' sources).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from importlib import metadata
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+
+from mlauth import masking
+from mlauth.deadline import Deadline
+from mlauth.errors import InvalidCredentials
+from mlauth.net.faults import plain
+from mlauth.net.http import (
+    Answer,
+    Service,
+    ca_problem,
+    has_plain_host,
+    is_loopback,
+    makes_a_detour,
+    netrc_problem,
+)
+from mlauth.references import SecretReference, holds_key
+from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown
+from mlauth.systems import Credentials, Exports
+from mlauth.systems.zenml.isolation import VERIFY_SSL
+
+API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
+URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
+# Names that people write for those above. ZenML ignores them and runs on a local store instead.
+NEAR_MISSES = {
+    "ZENML_URL": URL,
+    "ZENML_SERVER_URL": URL,
+    "ZENML_STORE_SERVER_URL": URL,
+    "ZENML_HOST": URL,
+    "ZENML_API_KEY": API_KEY,
+    "ZENML_STORE_APIKEY": API_KEY,
+    "ZENML_STORE_KEY": API_KEY,
+    "ZENML_KEY": API_KEY,
+    "ZENML_SERVICE_ACCOUNT_API_KEY": API_KEY,
+    "ZENML_API_TOKEN": API_TOKEN,
+    "ZENML_TOKEN": API_TOKEN,
+    "ZENML_STORE_TOKEN": API_TOKEN,
+}
+_LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
+_PASSWORDS = ("ZENML_STORE_USERNAME", "ZENML_STORE_PASSWORD")
+_PLACEHOLDER = re.compile(
+    r"<.*>|\$?\{.*\}|\$\w+|x{3,}|\*{3,}|\.{3,}|(your|my|change|replace|insert|todo|example|dummy|"
+    r"placeholder|secret|none|null)([-_ ].*|me)?",
+    re.IGNORECASE,
+)
+
+
+class ZenMLCredentials(Credentials):
+    """What a flow needs to work on a ZenML server as a service account.
+
+    Attributes:
+        store_url: the server, `https://…`; `http` only to this machine.
+        api_key: where the service account's API key lives.
+        service_account: the name that the key must belong to.
+        stack: the name of the stack to run on.
+        project: the name of the project to run in.
+        credential: what the flow gets: the long-lived key, or only a token of one login.
+        ca_bundle: a file with the CA certificates that the server's certificate is from, or their
+            PEM text.
+        allow_insecure: whether `http` may go beyond this machine.
+    """
+
+    system: ClassVar[str] = "zenml"
+
+    store_url: str
+    api_key: SecretReference
+    service_account: str | None = None
+    stack: str | None = None
+    project: str | None = None
+    credential: Literal["api_key", "api_token"] = "api_key"
+    ca_bundle: str | None = None
+    allow_insecure: bool = False
+
+    @field_validator("store_url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        problem = url_problem(url)
+        if problem:
+            raise ValueError(problem)
+        return url.rstrip("/")
+
+    @field_validator("service_account", "stack", "project", "ca_bundle")
+    @classmethod
+    def _is_not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty: leave it away, or give a name")
+        if value is not None and "{{" in value:
+            raise ValueError("is a template that nothing replaced: check the name in it")
+        if value is not None and holds_key(value):
+            raise ValueError(
+                "a literal key stands where a name belongs; it has probably been stored in clear: "
+                "rotate it, and put it into a store"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> ZenMLCredentials:
+        if (
+            self.store_url.startswith("http://")
+            and not self.allow_insecure
+            and not is_loopback(self.store_url)
+        ):
+            raise ValueError(
+                "store_url: http would send the key over the network in clear: use https, or set "
+                "allow_insecure if the network is protected otherwise"
+            )
+        return self
+
+    def hosts(self) -> tuple[str, ...]:
+        """See `Credentials.hosts`."""
+        return (host_of(self.store_url),)
+
+    def configured(self, environment: Mapping[str, str]) -> list[str]:
+        """Look for near misses and left-overs; see `Credentials.configured`."""
+        if self.ca_bundle:
+            problem = ca_problem(self.ca_bundle)
+            if problem:
+                raise InvalidCredentials(f"{problem}: correct ca_bundle")
+        else:
+            refuse_ca(self.store_url, environment)
+        refuse_password(environment)
+        refuse_netrc(self.store_url)
+        warnings = near_misses(environment)
+        if not self.ca_bundle and is_off(environment.get(VERIFY_SSL, "")):
+            warnings.append(
+                f"{VERIFY_SSL} is off: mlauth verifies TLS all the same, but the flow's ZenML "
+                "client will not; give ca_bundle and remove the variable"
+            )
+        return warnings
+
+    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
+        """Look at the key's shape; see `Credentials.well_formed`."""
+        problem = key_problem(values["api_key"].get_secret_value())
+        if problem:
+            raise InvalidCredentials(f"the value of {self.api_key} {problem}")
+
+    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
+        """Return the variables that ZenML's client reads; see `Credentials.exports`.
+
+        Raises:
+            InvalidCredentials: a field needs an answer of the server.
+        """
+        needing = [name for name in ("stack", "project") if getattr(self, name)]
+        if self.credential == "api_token":
+            needing.append("credential='api_token'")
+        if needing:
+            raise InvalidCredentials(
+                f"zenml: {', '.join(needing)} cannot be had without asking the server: "
+                "leave verify=False away"
+            )
+        return self._exports(values["api_key"], None, {})
+
+    def probe(
+        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
+    ) -> Exports:
+        """Log in once and look at the account; see `Credentials.probe`."""
+        key = values["api_key"]
+        ca = self.ca_bundle or ca_of(os.environ)
+        token, ids = probe_server(
+            self.store_url,
+            report,
+            deadline,
+            ca=ca,
+            key=key,
+            service_account=self.service_account,
+            wanted={"stack": self.stack, "project": self.project},
+        )
+        return self._exports(key, token, ids)
+
+    def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
+        settings = {URL: self.store_url, **_direct(self.store_url)}
+        ca = self.ca_bundle or ca_of(os.environ)
+        if ca and self.store_url.startswith("https"):
+            settings[VERIFY_SSL] = ca if "-----BEGIN" in ca else os.path.abspath(ca)
+        if os.environ.get(TYPE, "rest") != "rest":
+            settings[TYPE] = "rest"  # left over from another store, it would win over the URL
+        for name, variable in (
+            ("stack", "ZENML_ACTIVE_STACK_ID"),
+            ("project", "ZENML_ACTIVE_PROJECT_ID"),
+        ):
+            if name in ids:
+                settings[variable] = ids[name]
+        if self.credential == "api_token":
+            assert token is not None
+            return Exports({API_TOKEN: token}, settings, (API_KEY,), isolate_zenml=True)
+        return Exports({API_KEY: key}, settings, (API_TOKEN,), isolate_zenml=True)
+
+
+class Administrator(BaseModel):
+    """A user of a ZenML server who may manage service accounts.
+
+    A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
+    otherwise only an administrator may (seen on 0.98.0: 403).
+
+    Attributes:
+        user: the user's name.
+        password: where the user's password lives.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    user: str
+    password: SecretReference
+
+
+def probe_server(
+    url: str,
+    report: CheckReport,
+    deadline: Deadline,
+    *,
+    ca: str | None = None,
+    key: SecretStr | None = None,
+    token: SecretStr | None = None,
+    service_account: str | None = None,
+    wanted: Mapping[str, str | None] | None = None,
+) -> tuple[SecretStr, dict[str, str]]:
+    """Prove that a server takes a key, with one login, or a token, with none.
+
+    Args:
+        url: the server.
+        report: gets the stages, and the facts `account`, `server_url`, `server_version` and, for
+            a token that expires, `expires_at` (ISO 8601, UTC).
+        deadline: bounds everything.
+        ca: see `mlauth.net.http.Service`.
+        key: the API key to log in with.
+        token: a token of an earlier login, in place of a key.
+        service_account: the name that the account must have.
+        wanted: `stack` and `project` to names; None where it does not matter.
+
+    Returns:
+        The token, and the ids of what was wanted.
+
+    Raises:
+        StageFailed, StageUnknown: as the report says.
+    """
+    secret = key or token
+    assert secret is not None
+    report.facts["server_url"] = url
+    with ExitStack() as stack:
+        with report.stage("zenml", Stage.REACHABLE) as result:
+            # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
+            service = stack.enter_context(Service(url, deadline, ca=ca))
+            info = server_info(service)
+            result.detail = f"{url} is a ZenML server"
+        with report.stage("zenml", Stage.COMPATIBLE) as result:
+            report.facts["server_version"] = plain(info["version"])
+            result.detail, warning = _compatible(info, secret.get_secret_value())
+            result.warnings += [warning] if warning else []
+        with report.stage("zenml", Stage.AUTHENTICATED) as result:
+            if key is not None:
+                form = {"grant_type": "zenml-api-key", "password": key.get_secret_value()}
+                token, expires_at = _login(service, form)
+                if expires_at:
+                    report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
+                    result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
+            assert token is not None
+            masking.register([token.get_secret_value()])
+            account = current_user(service, token, service_account)
+            result.detail = (
+                f"the server took the {'key' if key else 'token'} as {account['name']!r}"
+            )
+        with report.stage("zenml", Stage.AUTHORIZED) as result:
+            report.facts["account"] = account["name"]
+            _right_account(account, service_account, url)
+            ids = {
+                kind: _id_of(service, kind, name, token, account["name"])
+                for kind, name in (wanted or {}).items()
+                if name is not None
+            }
+            result.detail = f"service account {account['name']!r}" + "".join(
+                f", {kind} {(wanted or {})[kind]!r}" for kind in ids
+            )
+    return token, ids
+
+
+def url_problem(url: str) -> str | None:
+    """Say what is wrong with a server's URL, without echoing what may hold a password."""
+    if "{{" in url or "${" in url:
+        return "is a template that nothing replaced: check the name in it"
+    if re.search(r"\s", url):
+        return "has white space in it, which ZenML keeps: remove it"
+    if not url.isprintable():
+        return "has characters in it that no URL has: type it again"
+    if not re.match(r"https?://", url):
+        return "must start with https:// (in lower case)"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "is not a URL"
+    if "@" in parts.netloc:
+        return "has a user or password in it: remove it, and rotate it if it was real"
+    if not parts.hostname or parts.query or parts.fragment:
+        return "must be only the server's address: https://host[:port][/path]"
+    if not has_plain_host(url):
+        return (
+            "has a host that not every program reads alike: write it with letters, digits, '.' and "
+            "'-' only, or as an IPv6 address in brackets"
+        )
+    if parts.path.rstrip("/").endswith("/api/v1"):
+        return "must be the server's address, without /api/v1"
+    return None
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL in which `url_problem` finds nothing wrong."""
+    return urlsplit(url).hostname or ""
+
+
+def is_off(value: str) -> bool:
+    """Say whether ZenML reads a value of `ZENML_STORE_VERIFY_SSL` as false."""
+    return value.lower() in {"0", "false", "f", "n", "no", "off"}
+
+
+def ca_of(environment: Mapping[str, str]) -> str | None:
+    """Return the CA bundle, path or PEM text, that the user gave ZenML's own client.
+
+    That takes everything for one that is not exactly a word for yes or no, even an empty text.
+    """
+    value = environment.get(VERIFY_SSL, "true")
+    return None if is_off(value) or value.lower() in {"1", "true", "t", "y", "yes", "on"} else value
+
+
+def refuse_ca(url: str, environment: Mapping[str, str]) -> None:
+    """Refuse a CA bundle of the environment that ZenML's client cannot use.
+
+    Raises:
+        InvalidCredentials: it cannot.
+    """
+    ca = ca_of(environment)
+    problem = ca_problem(ca) if ca is not None and url.startswith("https") else None
+    if problem:
+        raise InvalidCredentials(f"{problem}: correct {VERIFY_SSL}")
+
+
+def refuse_netrc(url: str) -> None:
+    """Refuse an entry of `.netrc`, which ZenML's client would send in place of its token.
+
+    Raises:
+        InvalidCredentials: there is one for the server, or for every host.
+    """
+    problem = netrc_problem(url)
+    if problem:
+        raise InvalidCredentials(problem)
+
+
+def refuse_detour(url: str) -> None:
+    """Refuse a proxy between ZenML's client and a server on this machine.
+
+    Raises:
+        InvalidCredentials: the client would send its key there.
+    """
+    if makes_a_detour(url):
+        host = urlsplit(url).hostname
+        raise InvalidCredentials(
+            f"{url} is this machine, but ZenML's client would send its key to the proxy of "
+            f"{urlsplit(url).scheme.upper()}_PROXY or ALL_PROXY: put {host} into NO_PROXY"
+        )
+
+
+def _direct(url: str) -> dict[str, str]:
+    """Return what makes ZenML's client ask a server on this machine without a proxy."""
+    if not makes_a_detour(url):
+        return {}
+    lower, upper = os.environ.get("no_proxy"), os.environ.get("NO_PROXY")
+    host = urlsplit(url).hostname or ""
+    return {
+        "no_proxy": ",".join(filter(None, [lower or upper, host])),
+        "NO_PROXY": ",".join(filter(None, [upper or lower, host])),
+    }
+
+
+def refuse_password(environment: Mapping[str, str]) -> None:
+    """Refuse a left-over user name and password.
+
+    In a run of `prefect flow-run execute` a variable that a step deletes comes back, and ZenML's
+    client tries even an empty password, so nothing that a step does would help.
+
+    Raises:
+        InvalidCredentials: one is set.
+    """
+    found = [name for name in _PASSWORDS if name in environment]
+    if found:
+        raise InvalidCredentials(
+            f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} set in this environment, "
+            "and ZenML's client would log in with a password: remove them where the worker or "
+            "the container gets its variables"
+        )
+
+
+def near_misses(environment: Mapping[str, str], wrong_if_missing: bool = False) -> list[str]:
+    """Name variables that ZenML ignores.
+
+    Args:
+        environment: the variables.
+        wrong_if_missing: whether a near miss is an error where the right name is not set.
+
+    Returns:
+        Warnings, one line each.
+
+    Raises:
+        InvalidCredentials: see `wrong_if_missing`.
+    """
+    warnings = []
+    for wrong, right in NEAR_MISSES.items():
+        if wrong not in environment:
+            continue
+        if wrong_if_missing and not environment.get(right):
+            raise InvalidCredentials(
+                f"{wrong} is not read by ZenML, which would run on a local store: "
+                f"the name is {right}"
+            )
+        warnings.append(f"{wrong} is ignored by ZenML (it reads {right}): remove it")
+    return warnings
+
+
+def key_problem(key: str) -> str | None:
+    """Say why a text cannot be a ZenML API key, without showing it, or return None."""
+    if key.startswith("\ufeff"):
+        return "starts with a byte order mark: store it again as plain UTF-8"
+    if key != key.strip() or re.search(r"\s", key):
+        return "has white space around or in it: store it again without (printf, not echo)"
+    if len(key) > 1 and (key[0] in "\"'" or key[-1] in "\"'"):
+        return "is in quotes: store it again without them"
+    if "://" in key:
+        return "is itself a reference or a URL: put the key there, or name the place it points to"
+    if _PLACEHOLDER.fullmatch(key):
+        return "is a placeholder: put the real key there"
+    prefix, _, encoded = key.partition("_")
+    if prefix == "ZENPROKEY" and encoded:
+        return None
+    if prefix != "ZENKEY":
+        hint = " (a login token?)" if key.startswith("eyJ") else ""
+        return f"is not a ZenML API key: those start with ZENKEY_{hint}; name the place of one"
+    try:
+        content = json.loads(base64.b64decode(encoded, validate=True))
+        complete = isinstance(content, dict) and content["id"] and content["key"]
+    except (ValueError, KeyError, RecursionError):
+        complete = False
+    return (
+        None
+        if complete
+        else "starts like a ZenML API key but is cut short or damaged: store it whole"
+    )
+
+
+def server_info(service: Service) -> dict[str, Any]:
+    """Ask a ZenML server what it is; needs no credential.
+
+    Raises:
+        StageFailed, StageUnknown: there is no ZenML server, or no way to it.
+    """
+    answer = service.request("GET", "/api/v1/info")
+    body = answer.body
+    if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("version"), str):
+        return body
+    raise StageFailed(
+        f"{service.url} is not a ZenML server: /api/v1/info answers {answer.status} with "
+        f"{answer.content_type}; is a proxy's login page in the way, or a path missing in the URL?"
+    )
+
+
+def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
+    version = info["version"]
+    server = plain(version)[:40]
+    if secret.startswith("ZENPROKEY_"):
+        if not info.get("pro_api_url"):
+            raise StageFailed(
+                "the key is one of a ZenML Pro organisation (ZENPROKEY_), but the server is not "
+                "one of ZenML Pro: use a key of a service account of this server (ZENKEY_)"
+            )
+        raise StageUnknown(
+            "keys of a ZenML Pro organisation are exchanged at ZenML Pro's own API, which mlauth "
+            "does not ask: ZenML's client will find out"
+        )
+    try:
+        client = metadata.version("zenml")
+    except metadata.PackageNotFoundError:
+        return f"server {server}; ZenML is not installed here", None
+    detail = f"server {server}, client {client}"
+    if version.split(".")[:2] == client.split(".")[:2]:
+        return detail, None
+    return detail, (
+        f"the server is ZenML {server} and the client {client}: install zenml=={server} to be safe"
+    )
+
+
+def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
+    """Log in as a person, and return the token.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
+    form = {
+        "grant_type": "password",
+        "username": user,
+        "password": password.get_secret_value(),
+    }
+    token, _ = _login(service, form)
+    masking.register([token.get_secret_value()])
+    return token
+
+
+def _login(service: Service, form: Mapping[str, str]) -> tuple[SecretStr, datetime | None]:
+    asked = datetime.now(timezone.utc)
+    answer = service.request("POST", "/api/v1/login", data=form)
+    body = answer.body if isinstance(answer.body, dict) else {}
+    token, seconds = body.get("access_token"), body.get("expires_in")
+    if answer.status == 200 and isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
+        if isinstance(seconds, (int, float)) and 0 < seconds < 10**9:
+            return SecretStr(token), asked + timedelta(seconds=seconds)
+        return SecretStr(token), None
+    if answer.status in (401, 403):
+        raise StageFailed(_refusal(answer, service.url))
+    raise StageFailed(_unexpected(service, "/api/v1/login", answer))
+
+
+# What a server of ZenML says when it refuses, and what that means.
+_REFUSALS = {
+    "error decoding API key": (
+        "cannot read the key: it is cut short or damaged where it is stored"
+    ),
+    "error retrieving API key": (
+        "does not know the key: it was deleted, or is one of another server; make a new one with "
+        "`zenml service-account api-key … create`"
+    ),
+    "could not verify key value": ("says that the key was rotated: put the new one into the store"),
+    "no longer valid": "says that the key was rotated after this login: log in again",
+    "error: service account .* is not active": (
+        "says that the service account is not active: `zenml service-account update … "
+        "--active true`"
+    ),
+    "error: API key .* is not active": (
+        "says that the key is not active: `zenml service-account api-key … update … --active true`"
+    ),
+    "account .* is not active": "says that the account is not active",
+}
+
+
+def _refusal(answer: Answer, url: str) -> str:
+    said = json.dumps(answer.body) if answer.body is not None else ""
+    return refusal(said, url, f"HTTP {answer.status}")
+
+
+def refusal(said: str, url: str, status: str) -> str:
+    """Say why a login was refused, in words of ours: the server's could hold anything."""
+    for pattern, meaning in _REFUSALS.items():
+        if re.search(pattern, said):
+            return f"{url} {meaning}"
+    return f"{url} refuses the credential ({status}): is it of this server?"
+
+
+def current_user(service: Service, token: SecretStr, expected: str | None = None) -> dict[str, Any]:
+    """Ask who a token belongs to.
+
+    Args:
+        service: the server.
+        token: the token.
+        expected: the name that the configuration gives, which is no secret.
+
+    Returns:
+        `id`, `is_service_account`, `real_name` (a `SecretStr`, for comparisons), and `name` for
+        messages: that is masked unless it is the expected one, because a server may send back
+        what it was sent.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
+    answer = service.request("GET", "/api/v1/current-user", token=token.get_secret_value())
+    if answer.status in (401, 403):
+        raise StageFailed(_refusal(answer, service.url))
+    body = answer.body if isinstance(answer.body, dict) else {}
+    inner, name = body.get("body"), body.get("name")
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        name = None
+    if answer.status == 200 and isinstance(inner, dict) and name is not None:
+        return {
+            "id": body.get("id"),
+            "is_service_account": inner.get("is_service_account") is True,
+            "real_name": SecretStr(name),
+            "name": name if name == expected else masking.mask(name),
+        }
+    raise StageFailed(_unexpected(service, "/api/v1/current-user", answer))
+
+
+def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -> None:
+    if not account["is_service_account"]:
+        wanted = "a service account" if expected is None else f"service account {expected!r}"
+        raise StageFailed(
+            f"{url} knows this credential as the person {account['name']!r}, not as {wanted}: use "
+            "the API key of a service account"
+        )
+    if expected is not None and account["real_name"].get_secret_value() != expected:
+        raise StageFailed(
+            # In ASCII: letters of other scripts, and accents that combine, look alike.
+            f"{url} knows this key as service account {account['name']!a}, not as {expected!a}: "
+            "correct the reference or service_account"
+        )
+
+
+def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: str) -> str:
+    answer = service.request(
+        "GET",
+        f"/api/v1/{kind}s",
+        token=token.get_secret_value(),
+        params={"name": f"equals:{name}", "size": "2"},
+    )
+    if answer.status == 403:
+        raise StageFailed(
+            f"service account {account!r} may not see {kind}s: give it a role for that"
+        )
+    items = answer.body.get("items") if isinstance(answer.body, dict) else None
+    if answer.status != 200 or not isinstance(items, list):
+        raise StageFailed(_unexpected(service, f"/api/v1/{kind}s", answer))
+    for item in items:
+        if isinstance(item, dict) and item.get("name") == name and isinstance(item.get("id"), str):
+            return str(item["id"])
+    raise StageFailed(
+        f"{service.url} has no {kind} {name!r} that {account!r} can see: `zenml {kind} list`"
+    )
+
+
+def _unexpected(service: Service, path: str, answer: Answer) -> str:
+    return (
+        f"{service.url}{path} answers {answer.status} with {answer.content_type}, not what a "
+        "ZenML server says: is a proxy in the way?"
+    )
