@@ -32,7 +32,6 @@ from mlauth.systems.zenml import (
     is_off,
     key_problem,
     near_misses,
-    probe_server,
     refuse_ca,
     refuse_detour,
     refuse_netrc,
@@ -40,6 +39,7 @@ from mlauth.systems.zenml import (
     url_problem,
 )
 from mlauth.systems.zenml.isolation import VERIFY_SSL
+from mlauth.systems.zenml.server import probe_server
 
 if TYPE_CHECKING:
     from mlauth.profiles import Profile

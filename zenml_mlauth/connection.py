@@ -25,16 +25,8 @@ from mlauth.forks import lock
 from mlauth.net.http import Service
 from mlauth.profiles import Profile, load_profile
 from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, Status
-from mlauth.systems.zenml import (
-    host_of,
-    near_misses,
-    probe_server,
-    refusal,
-    refuse_detour,
-    refuse_netrc,
-    server_info,
-    url_problem,
-)
+from mlauth.systems.zenml import host_of, near_misses, refuse_detour, refuse_netrc, url_problem
+from mlauth.systems.zenml.server import probe_server, refusal, server_info
 
 OnFailure = Literal["fail", "warn"]
 

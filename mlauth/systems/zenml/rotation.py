@@ -41,16 +41,8 @@ from mlauth.report import CheckReport, StageFailed, is_unknown
 from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
 from mlauth.stores import WritableStore, new_store, schemes
-from mlauth.systems.zenml import (
-    API_TOKEN,
-    Administrator,
-    ZenMLCredentials,
-    ca_of,
-    current_user,
-    key_problem,
-    log_in,
-    probe_server,
-)
+from mlauth.systems.zenml import API_TOKEN, Administrator, ZenMLCredentials, ca_of, key_problem
+from mlauth.systems.zenml.server import current_user, log_in, probe_server
 
 DAY = 24 * 60
 _MOST_MINUTES = 365 * DAY

@@ -1,0 +1,282 @@
+"""Asks a ZenML server: what it is, whether it takes a key or a token, and as whom.
+
+The contract of server and client is that of ZenML 0.80.2 to 0.98.0: `POST /api/v1/login` with the
+form `grant_type=zenml-api-key&password=<key>`, `GET /api/v1/current-user`, `GET /api/v1/info`
+(https://docs.zenml.io/api-reference/oss-api/getting-started, and those versions' sources).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from importlib import metadata
+from typing import Any
+
+from pydantic import SecretStr
+
+from mlauth import masking
+from mlauth.deadline import Deadline
+from mlauth.net.faults import plain
+from mlauth.net.http import (
+    Answer,
+    Service,
+)
+from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown
+
+_LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
+
+
+def probe_server(
+    url: str,
+    report: CheckReport,
+    deadline: Deadline,
+    *,
+    ca: str | None = None,
+    key: SecretStr | None = None,
+    token: SecretStr | None = None,
+    service_account: str | None = None,
+    wanted: Mapping[str, str | None] | None = None,
+) -> tuple[SecretStr, dict[str, str]]:
+    """Prove that a server takes a key, with one login, or a token, with none.
+
+    Args:
+        url: the server.
+        report: gets the stages, and the facts `account`, `server_url`, `server_version` and, for
+            a token that expires, `expires_at` (ISO 8601, UTC).
+        deadline: bounds everything.
+        ca: see `mlauth.net.http.Service`.
+        key: the API key to log in with.
+        token: a token of an earlier login, in place of a key.
+        service_account: the name that the account must have.
+        wanted: `stack` and `project` to names; None where it does not matter.
+
+    Returns:
+        The token, and the ids of what was wanted.
+
+    Raises:
+        StageFailed, StageUnknown: as the report says.
+    """
+    secret = key or token
+    assert secret is not None
+    report.facts["server_url"] = url
+    with ExitStack() as stack:
+        with report.stage("zenml", Stage.REACHABLE) as result:
+            # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
+            service = stack.enter_context(Service(url, deadline, ca=ca))
+            info = server_info(service)
+            result.detail = f"{url} is a ZenML server"
+        with report.stage("zenml", Stage.COMPATIBLE) as result:
+            report.facts["server_version"] = plain(info["version"])
+            result.detail, warning = _compatible(info, secret.get_secret_value())
+            result.warnings += [warning] if warning else []
+        with report.stage("zenml", Stage.AUTHENTICATED) as result:
+            if key is not None:
+                form = {"grant_type": "zenml-api-key", "password": key.get_secret_value()}
+                token, expires_at = _login(service, form)
+                if expires_at:
+                    report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
+                    result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
+            assert token is not None
+            masking.register([token.get_secret_value()])
+            account = current_user(service, token, service_account)
+            result.detail = (
+                f"the server took the {'key' if key else 'token'} as {account['name']!r}"
+            )
+        with report.stage("zenml", Stage.AUTHORIZED) as result:
+            report.facts["account"] = account["name"]
+            _right_account(account, service_account, url)
+            ids = {
+                kind: _id_of(service, kind, name, token, account["name"])
+                for kind, name in (wanted or {}).items()
+                if name is not None
+            }
+            result.detail = f"service account {account['name']!r}" + "".join(
+                f", {kind} {(wanted or {})[kind]!r}" for kind in ids
+            )
+    return token, ids
+
+
+def server_info(service: Service) -> dict[str, Any]:
+    """Ask a ZenML server what it is; needs no credential.
+
+    Raises:
+        StageFailed, StageUnknown: there is no ZenML server, or no way to it.
+    """
+    answer = service.request("GET", "/api/v1/info")
+    body = answer.body
+    if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("version"), str):
+        return body
+    raise StageFailed(
+        f"{service.url} is not a ZenML server: /api/v1/info answers {answer.status} with "
+        f"{answer.content_type}; is a proxy's login page in the way, or a path missing in the URL?"
+    )
+
+
+def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
+    version = info["version"]
+    server = plain(version)[:40]
+    if secret.startswith("ZENPROKEY_"):
+        if not info.get("pro_api_url"):
+            raise StageFailed(
+                "the key is one of a ZenML Pro organisation (ZENPROKEY_), but the server is not "
+                "one of ZenML Pro: use a key of a service account of this server (ZENKEY_)"
+            )
+        raise StageUnknown(
+            "keys of a ZenML Pro organisation are exchanged at ZenML Pro's own API, which mlauth "
+            "does not ask: ZenML's client will find out"
+        )
+    try:
+        client = metadata.version("zenml")
+    except metadata.PackageNotFoundError:
+        return f"server {server}; ZenML is not installed here", None
+    detail = f"server {server}, client {client}"
+    if version.split(".")[:2] == client.split(".")[:2]:
+        return detail, None
+    return detail, (
+        f"the server is ZenML {server} and the client {client}: install zenml=={server} to be safe"
+    )
+
+
+def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
+    """Log in as a person, and return the token.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
+    form = {
+        "grant_type": "password",
+        "username": user,
+        "password": password.get_secret_value(),
+    }
+    token, _ = _login(service, form)
+    masking.register([token.get_secret_value()])
+    return token
+
+
+def _login(service: Service, form: Mapping[str, str]) -> tuple[SecretStr, datetime | None]:
+    asked = datetime.now(timezone.utc)
+    answer = service.request("POST", "/api/v1/login", data=form)
+    body = answer.body if isinstance(answer.body, dict) else {}
+    token, seconds = body.get("access_token"), body.get("expires_in")
+    if answer.status == 200 and isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
+        if isinstance(seconds, (int, float)) and 0 < seconds < 10**9:
+            return SecretStr(token), asked + timedelta(seconds=seconds)
+        return SecretStr(token), None
+    if answer.status in (401, 403):
+        raise StageFailed(_refusal(answer, service.url))
+    raise StageFailed(_unexpected(service, "/api/v1/login", answer))
+
+
+# What a server of ZenML says when it refuses, and what that means.
+_REFUSALS = {
+    "error decoding API key": (
+        "cannot read the key: it is cut short or damaged where it is stored"
+    ),
+    "error retrieving API key": (
+        "does not know the key: it was deleted, or is one of another server; make a new one with "
+        "`zenml service-account api-key … create`"
+    ),
+    "could not verify key value": ("says that the key was rotated: put the new one into the store"),
+    "no longer valid": "says that the key was rotated after this login: log in again",
+    "error: service account .* is not active": (
+        "says that the service account is not active: `zenml service-account update … "
+        "--active true`"
+    ),
+    "error: API key .* is not active": (
+        "says that the key is not active: `zenml service-account api-key … update … --active true`"
+    ),
+    "account .* is not active": "says that the account is not active",
+}
+
+
+def _refusal(answer: Answer, url: str) -> str:
+    said = json.dumps(answer.body) if answer.body is not None else ""
+    return refusal(said, url, f"HTTP {answer.status}")
+
+
+def refusal(said: str, url: str, status: str) -> str:
+    """Say why a login was refused, in words of ours: the server's could hold anything."""
+    for pattern, meaning in _REFUSALS.items():
+        if re.search(pattern, said):
+            return f"{url} {meaning}"
+    return f"{url} refuses the credential ({status}): is it of this server?"
+
+
+def current_user(service: Service, token: SecretStr, expected: str | None = None) -> dict[str, Any]:
+    """Ask who a token belongs to.
+
+    Args:
+        service: the server.
+        token: the token.
+        expected: the name that the configuration gives, which is no secret.
+
+    Returns:
+        `id`, `is_service_account`, `real_name` (a `SecretStr`, for comparisons), and `name` for
+        messages: that is masked unless it is the expected one, because a server may send back
+        what it was sent.
+
+    Raises:
+        StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
+    """
+    answer = service.request("GET", "/api/v1/current-user", token=token.get_secret_value())
+    if answer.status in (401, 403):
+        raise StageFailed(_refusal(answer, service.url))
+    body = answer.body if isinstance(answer.body, dict) else {}
+    inner, name = body.get("body"), body.get("name")
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        name = None
+    if answer.status == 200 and isinstance(inner, dict) and name is not None:
+        return {
+            "id": body.get("id"),
+            "is_service_account": inner.get("is_service_account") is True,
+            "real_name": SecretStr(name),
+            "name": name if name == expected else masking.mask(name),
+        }
+    raise StageFailed(_unexpected(service, "/api/v1/current-user", answer))
+
+
+def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -> None:
+    if not account["is_service_account"]:
+        wanted = "a service account" if expected is None else f"service account {expected!r}"
+        raise StageFailed(
+            f"{url} knows this credential as the person {account['name']!r}, not as {wanted}: use "
+            "the API key of a service account"
+        )
+    if expected is not None and account["real_name"].get_secret_value() != expected:
+        raise StageFailed(
+            # In ASCII: letters of other scripts, and accents that combine, look alike.
+            f"{url} knows this key as service account {account['name']!a}, not as {expected!a}: "
+            "correct the reference or service_account"
+        )
+
+
+def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: str) -> str:
+    answer = service.request(
+        "GET",
+        f"/api/v1/{kind}s",
+        token=token.get_secret_value(),
+        params={"name": f"equals:{name}", "size": "2"},
+    )
+    if answer.status == 403:
+        raise StageFailed(
+            f"service account {account!r} may not see {kind}s: give it a role for that"
+        )
+    items = answer.body.get("items") if isinstance(answer.body, dict) else None
+    if answer.status != 200 or not isinstance(items, list):
+        raise StageFailed(_unexpected(service, f"/api/v1/{kind}s", answer))
+    for item in items:
+        if isinstance(item, dict) and item.get("name") == name and isinstance(item.get("id"), str):
+            return str(item["id"])
+    raise StageFailed(
+        f"{service.url} has no {kind} {name!r} that {account!r} can see: `zenml {kind} list`"
+    )
+
+
+def _unexpected(service: Service, path: str, answer: Answer) -> str:
+    return (
+        f"{service.url}{path} answers {answer.status} with {answer.content_type}, not what a "
+        "ZenML server says: is a proxy in the way?"
+    )
