@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from mlauth.net.faults import plain
+from mlauth.text import plain
 
 FILE = "/etc/mlauth/allowed-hosts"
 _NAME = re.compile(r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*\Z")

@@ -18,11 +18,11 @@ from pydantic_settings import (
 
 from mlauth.checking import DEFAULT_FILE
 from mlauth.errors import InvalidProfile
-from mlauth.net.faults import plain
 from mlauth.resolving import Expired
 from mlauth.systems import Credentials, in_one_line
 from mlauth.systems.env import EnvironmentSecrets, Variables
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
+from mlauth.text import plain
 
 
 class Profile(BaseModel):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlauth.masking import mask
+from mlauth.text import plain
 
 # HTTP statuses that say nothing of a credential: too slow, throttled, and every fault of a service
 # or of what stands before it (520 to 530 are Cloudflare's). HTTP has three digits.
@@ -136,8 +135,3 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         kept = [getattr(cause, name, None) for name in ("reason", "inner_exception")]
         nested = [cause.__cause__ or cause.__context__, *kept, *cause.args]
         waiting += [each for each in nested if isinstance(each, BaseException)]
-
-
-def plain(text: str) -> str:
-    """Return what a stranger sent as one short line of harmless characters, without our secrets."""
-    return re.sub(r"[^\w .:/()\[\]@+*-]", "?", mask(text))[:80]

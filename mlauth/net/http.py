@@ -22,10 +22,11 @@ import httpx
 from pydantic import Secret
 
 from mlauth.deadline import THREAD, Deadline
-from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain
+from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault
 from mlauth.net.retrying import CONNECTING, Transient, retry, retry_after
 from mlauth.never_pickled import NeverPickled
 from mlauth.report import StageFailed, StageUnknown
+from mlauth.text import plain
 
 _MOST_BYTES = 1024 * 1024
 # Of everything else (`\`, `%2e`, full-width letters, a user) some program makes another host.

@@ -37,11 +37,12 @@ from mlauth.errors import (
     StoreUnreachable,
     bare,
 )
-from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault, plain, too_late
+from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault, too_late
 from mlauth.net.retrying import CONNECTING, Transient, retry, retry_after
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
 from mlauth.stores import Access, Grammar, StoredSecret, sdk
+from mlauth.text import plain
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken

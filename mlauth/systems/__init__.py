@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
-from mlauth.net.faults import plain
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.report import CheckReport
+from mlauth.text import plain
 
 C = TypeVar("C", bound="Credentials")
 

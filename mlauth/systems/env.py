@@ -9,10 +9,10 @@ from pydantic import AfterValidator, SecretStr
 
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
-from mlauth.net.faults import plain
 from mlauth.references import SecretReference
 from mlauth.report import CheckReport
 from mlauth.systems import Credentials, Exports
+from mlauth.text import plain
 from mlauth.variables import name_problem, value_problem
 
 

@@ -32,7 +32,6 @@ from mlauth.errors import (
     RotationFailed,
     RotationIncomplete,
 )
-from mlauth.net.faults import plain
 from mlauth.net.http import Answer, Service
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Profile, load_profile
@@ -43,6 +42,7 @@ from mlauth.signals import uninterrupted
 from mlauth.stores import WritableStore, new_store, schemes
 from mlauth.systems.zenml import API_TOKEN, Administrator, ZenMLCredentials, ca_of, key_problem
 from mlauth.systems.zenml.server import current_user, log_in, probe_server
+from mlauth.text import plain
 
 DAY = 24 * 60
 _MOST_MINUTES = 365 * DAY

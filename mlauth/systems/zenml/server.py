@@ -19,12 +19,12 @@ from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.deadline import Deadline
-from mlauth.net.faults import plain
 from mlauth.net.http import (
     Answer,
     Service,
 )
 from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown
+from mlauth.text import plain
 
 _LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
 
