@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
@@ -27,15 +27,14 @@ Variables = Annotated[dict[str, SecretReference], AfterValidator(_with_allowed_n
 
 
 class EnvironmentSecrets(Credentials):
-    """Environment variables, each with the reference to its value.
-
-    Attributes:
-        env: variable name to reference.
-    """
+    """Sets environment variables to secrets; later steps can use them as `{{ $NAME }}`."""
 
     system: ClassVar[str] = "env"
 
-    env: Variables
+    env: Variables = Field(
+        title="Variables",
+        description=("Variable name to reference. Names that change what programs do are refused."),
+    )
 
     def references(self) -> dict[str, SecretReference]:
         """See `Credentials.references`."""

@@ -49,6 +49,13 @@ class CredentialsContract:
                 type(self.make())(**fields)
             assert self.value not in f"{caught.value} {caught.value!r}"
 
+    def test_every_field_says_what_it_is(self) -> None:
+        """In steps, blocks and docs/: see prefect_mlauth."""
+        for name, field in type(self.make()).model_fields.items():
+            assert field.title, name
+            assert (field.description or "").endswith("."), name
+        assert type(self.make()).__doc__ != Credentials.__doc__
+
     def test_an_unknown_field_is_refused(self) -> None:
         with pytest.raises(InvalidCredentials, match="nope: there is no such setting"):
             type(self.make()).of("the caller", {"nope": 1})

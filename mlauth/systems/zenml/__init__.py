@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
@@ -53,30 +53,57 @@ _PLACEHOLDER = re.compile(
 
 
 class ZenMLCredentials(Credentials):
-    """What a flow needs to work on a ZenML server as a service account.
+    """Lets a flow work on a ZenML server as a service account.
 
-    Attributes:
-        store_url: the server, `https://…`; `http` only to this machine.
-        api_key: where the service account's API key lives.
-        service_account: the name that the key must belong to.
-        stack: the name of the stack to run on.
-        project: the name of the project to run in.
-        credential: what the flow gets: the long-lived key, or only a token of one login.
-        ca_bundle: a file with the CA certificates that the server's certificate is from, or their
-            PEM text.
-        allow_insecure: whether `http` may go beyond this machine.
+    Sets `ZENML_STORE_URL` and `ZENML_STORE_API_KEY`, and gives ZenML's client a private
+    configuration directory, so that no key reaches the disk and no other run is disturbed.
     """
 
     system: ClassVar[str] = "zenml"
 
-    store_url: str
-    api_key: SecretReference
-    service_account: str | None = None
-    stack: str | None = None
-    project: str | None = None
-    credential: Literal["api_key", "api_token"] = "api_key"
-    ca_bundle: str | None = None
-    allow_insecure: bool = False
+    store_url: str = Field(
+        title="Server URL",
+        description="The ZenML server, https://…; http only to the flow's own machine.",
+        examples=["https://zenml.example.com"],
+    )
+    api_key: SecretReference = Field(
+        title="API key",
+        description="Where the service account's API key lives.",
+        examples=["file:///run/secrets/zenml/api-key"],
+    )
+    service_account: str | None = Field(
+        default=None,
+        title="Service account",
+        description="The name of the service account that the key must belong to.",
+        examples=["prefect-prod"],
+    )
+    stack: str | None = Field(
+        default=None, title="Stack", description="The name of the stack to run on."
+    )
+    project: str | None = Field(
+        default=None, title="Project", description="The name of the project to run in."
+    )
+    credential: Literal["api_key", "api_token"] = Field(
+        default="api_key",
+        title="Credential",
+        description=(
+            "What the flow's environment gets: the long-lived key (api_key), or only the token of "
+            "one login (api_token)."
+        ),
+    )
+    ca_bundle: str | None = Field(
+        default=None,
+        title="CA bundle",
+        description=(
+            "A file with the CA certificates that the server's certificate is from, or their PEM "
+            "text."
+        ),
+    )
+    allow_insecure: bool = Field(
+        default=False,
+        title="Allow http",
+        description="Let http go beyond the flow's own machine, in clear.",
+    )
 
     @field_validator("store_url")
     @classmethod
@@ -198,16 +225,14 @@ class Administrator(BaseModel):
 
     A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
     otherwise only an administrator may (seen on 0.98.0: 403).
-
-    Attributes:
-        user: the user's name.
-        password: where the user's password lives.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    user: str
-    password: SecretReference
+    user: str = Field(title="User", description="The administrator's user name.")
+    password: SecretReference = Field(
+        title="Password", description="Where the administrator's password lives."
+    )
 
 
 def url_problem(url: str) -> str | None:
