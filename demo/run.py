@@ -1,4 +1,4 @@
-"""`mlauth demo`: a real Prefect deployment runs a real ZenML pipeline as its service account."""
+"""`make demo`: a real Prefect deployment runs a real ZenML pipeline as its service account."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
+import click
 from rich.console import Console
 
 from mlauth.checking import check
@@ -40,13 +40,22 @@ from tests.support.servers import (
 from tests.support.signals import unwatch_signals, watch_signals
 
 _ACCOUNT = "prefect-prod"
-_NEEDED = ("prefect", "zenml", "uvicorn", "sklearn")  # of the extra; uvicorn is of zenml[server]
 
 console = Console(highlight=False)
 
 
 class DemoFailed(MLAuthError):
     """The demo did not show what it should; the line says what."""
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+def main(keep: bool) -> None:
+    """Run a ZenML pipeline from a Prefect deployment, on real servers of its own."""
+    try:
+        run_demo(keep=keep)
+    except MLAuthError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def run_demo(*, keep: bool) -> None:
@@ -56,13 +65,8 @@ def run_demo(*, keep: bool) -> None:
         keep: leave the servers up until Ctrl-C.
 
     Raises:
-        MLAuthError: something is missing, failed, or the key was found where it must not be.
+        MLAuthError: something failed, or the key was found where it must not be.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise DemoFailed(
-            f"the demo needs {', '.join(missing)}: install mlauth[demo], or `make demo`"
-        )
     try:
         with _folder() as folder, ExitStack() as stack:
             _run(folder, stack)
@@ -243,3 +247,7 @@ def _wait_for_interrupt() -> None:
         raise
     except KeyboardInterrupt:  # the end that was asked for, not a failure
         console.print()
+
+
+if __name__ == "__main__":
+    main()

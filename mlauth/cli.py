@@ -1,4 +1,4 @@
-"""The command line: `mlauth check | exec | explain | rotate | demo`."""
+"""The command line: `mlauth check | exec | explain | rotate`."""
 
 from __future__ import annotations
 
@@ -288,16 +288,6 @@ def rotate_zenml_command(
         raise
     except MLAuthError as error:
         _fail(f"nothing was rotated: {error}", UNKNOWN if is_unknown(error) else FAILED)
-
-
-@main.command()
-@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
-@_one_line_errors(FAILED)
-def demo(keep: bool) -> None:
-    """Run a ZenML pipeline from a Prefect deployment, on real servers of its own."""
-    from demo.run import run_demo
-
-    run_demo(keep=keep)
 
 
 if __name__ == "__main__":

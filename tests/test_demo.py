@@ -1,4 +1,4 @@
-"""`mlauth demo`, as a person runs it."""
+"""The demo, as `make demo` runs it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ from tests.support.search import search
 
 pytestmark = pytest.mark.timeout(300)
 
+ROOT = Path(__file__).parent.parent
 CANARY = 'canary-71"/+ü'
 
 
 def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-m", "mlauth.cli", "demo", *arguments],
+        [sys.executable, "-m", "demo.run", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
+        cwd=ROOT,
     )
 
 

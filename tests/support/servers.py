@@ -1,6 +1,6 @@
 """Launchers of real servers on loopback: ZenML, Prefect, and a Prefect process worker.
 
-`mlauth demo` and the tests use the same ones. Each launcher is a context manager: on entry the
+The demo and the tests use the same ones. Each launcher is a context manager: on entry the
 server is ready, on exit the whole tree of its processes is gone, after an exception, Ctrl-C or
 SIGTERM too. A server keeps everything (home, configuration, database, log) in the folder that it
 is given, and inherits no variable of ZenML, Prefect or mlauth from the process that starts it.
