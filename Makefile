@@ -49,10 +49,11 @@ docs: $(VENV)/.installed ## write docs/failures.md and docs/versions.md anew, fr
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest -m load tests/faults
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/versions/test_page.py
 
-check: $(VENV)/.installed ## lint, format, types
+check: $(VENV)/.installed ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 bench: $(VENV)/.installed ## what an activation costs, and against what
 	@$(BIN)/python benchmarks/activation.py $(ARGS)
