@@ -85,6 +85,10 @@ class DeadlineExceeded(MLAuthError):
     """The time limit of the whole operation was reached."""
 
 
+class UnknownSystem(MLAuthError):
+    """No system has this name, or the package that gives it is broken."""
+
+
 class InvalidProfile(MLAuthError, ValueError):
     """`mlauth.toml` is not there, not valid, or has no such profile."""
 

@@ -9,18 +9,27 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from mlauth.deadline import Deadline
-from mlauth.errors import InvalidCredentials
+from mlauth.errors import InvalidCredentials, UnknownSystem
+from mlauth.forks import load as load_module
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.report import CheckReport
 from mlauth.text import plain
 
 C = TypeVar("C", bound="Credentials")
+
+# One line a system. Another package gives one by an entry point in the group `mlauth.systems`.
+_OURS = {
+    "env": "mlauth.systems.env:EnvironmentSecrets",
+    "zenml": "mlauth.systems.zenml:ZenMLCredentials",
+}
 
 
 @dataclass
@@ -41,11 +50,20 @@ class Exports(NeverPickled):
 
 
 class Credentials(BaseModel):
-    """What every system's credentials have."""
+    """What every system's credentials have.
+
+    A field says its name, type, title, description and default here alone: steps, blocks and the
+    tables in docs/ are made from it. So is what they say of the system, from the class's docstring.
+
+    Attributes:
+        system: its name everywhere: section, step `<name>_login`, extra.
+        title: its name for people.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     system: ClassVar[str]
+    title: ClassVar[str]
 
     @classmethod
     def of(cls: type[C], where: str, fields: Mapping[str, Any]) -> C:
@@ -110,6 +128,48 @@ class Credentials(BaseModel):
         Raises:
             MLAuthError: a stage of the report did not pass.
         """
+
+
+def names() -> list[str]:
+    """Return the names of all systems: ours, then those that other installed packages give."""
+    return [*_OURS, *sorted(set(_others()) - set(_OURS))]
+
+
+def place(name: str) -> str | None:
+    """Return where a system's credentials are, as `module:Class`, or None: there is none.
+
+    What other packages give is looked for only where a name is not one of ours: that takes time.
+    """
+    return _OURS.get(name) or _others().get(name)
+
+
+def load(name: str) -> type[Credentials]:
+    """Import a system's credentials.
+
+    Raises:
+        UnknownSystem: there is none, or its package is broken.
+    """
+    where = place(name)
+    if where is None:
+        raise UnknownSystem(f"no system is called {name!r}; mlauth knows {', '.join(names())}")
+    module, _, attribute = where.partition(":")
+    try:
+        found = getattr(load_module(module), attribute)
+    except Exception as error:
+        raise UnknownSystem(
+            f"the system {name!r} is in {plain(where)}, which cannot be imported "
+            f"({type(error).__name__}): reinstall the package that it is from"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Credentials)):
+        raise UnknownSystem(
+            f"the system {name!r} is in {plain(where)}, which is no mlauth.systems.Credentials"
+        )
+    return found
+
+
+@cache
+def _others() -> dict[str, str]:
+    return {each.name: each.value for each in entry_points(group="mlauth.systems")}
 
 
 def in_one_line(

@@ -30,6 +30,7 @@ class EnvironmentSecrets(Credentials):
     """Sets environment variables to secrets; later steps can use them as `{{ $NAME }}`."""
 
     system: ClassVar[str] = "env"
+    title: ClassVar[str] = "Environment"
 
     env: Variables = Field(
         title="Variables",

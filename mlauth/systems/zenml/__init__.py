@@ -60,6 +60,7 @@ class ZenMLCredentials(Credentials):
     """
 
     system: ClassVar[str] = "zenml"
+    title: ClassVar[str] = "ZenML"
 
     store_url: str = Field(
         title="Server URL",
