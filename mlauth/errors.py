@@ -105,7 +105,7 @@ class InvalidBlock(MLAuthError):
 
 
 class InvalidComponent(MLAuthError, ValueError):
-    """A setting of the ZenML component is missing where ZenML needs it."""
+    """A setting of the stack component is missing where it is needed."""
 
 
 class ActivationError(MLAuthError):

@@ -140,8 +140,8 @@ class MaskingFormatter(logging.Formatter):
 def guard_logging() -> None:
     """Mask what is logged in this process from now on. Calling it again is harmless.
 
-    Records are masked when they are made, whatever handler somebody adds later (ZenML does, on
-    import); the handlers that exist mask once more what their formatters add, such as the
+    Records are masked when they are made, whatever handler somebody adds later (some libraries
+    do, on import); the handlers that exist mask once more what their formatters add, such as the
     locals of a traceback, and the fields of `extra`.
     """
     make_record = logging.getLogRecordFactory()
@@ -163,8 +163,8 @@ def guard_output() -> None:
     streams: list[Any] = [sys.stdout, sys.stderr]
     for stream in streams:
         for each in (getattr(stream, "buffer", None), stream):
-            # ZenML, too, replaces `write`, to store what is printed. It makes no log record in
-            # the usual way of it, so ours has to come before.
+            # Some libraries replace `write` too, to store what is printed. They make no log record
+            # in the usual way of it, so ours has to come before.
             if each is not None and not isinstance(each.write, _MaskedWrite):
                 with suppress(AttributeError):  # a stream of somebody's that allows no change
                     each.write = _MaskedWrite(each.write)
@@ -209,8 +209,8 @@ class _MaskingFactory:
             text = logging.Formatter().formatException(record.exc_info)
             masked = mask(text)
             if masked != text:
-                # Formatters print this text; some (ZenML's) format the exception anew, if it is
-                # there, with what it and its causes hold.
+                # Formatters print this text; some format the exception anew, if it is there, with
+                # what it and its causes hold.
                 record.exc_info, record.exc_text = None, masked
         return record
 

@@ -18,17 +18,16 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mlauth import stores
 from mlauth.errors import InvalidReference
+from mlauth.known import KEY_SHAPES
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
-# Keys that are recognised by their looks, so that one in the place of a name is not echoed.
-_KEY_SHAPES = re.compile(
-    r"ZEN(PRO)?KEY_|hf_\w{20}|dapi[0-9a-f]{20}|eyJ[\w-]{10,}\.|AKIA[0-9A-Z]{12}|gh[pousr]_\w{20}"
-)
+# So that a key in the place of a name is not echoed.
+_KEYS = re.compile("|".join(KEY_SHAPES))
 _LITERAL = (
     "a literal stands where a secret reference belongs; it has probably been stored in clear: "
     "rotate it, put it into a store and name it as {form}"
 )
-_FORM = "scheme://where/what, for instance file:///run/secrets/zenml/api-key"
+_FORM = "scheme://where/what, for instance file:///run/secrets/team/api-key"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class SecretReference:
 
     Attributes:
         scheme: the store, for instance `file`.
-        location: the place in the store, decoded, for instance `/run/secrets/zenml/api-key`.
+        location: the place in the store, decoded, for instance `/run/secrets/team/api-key`.
         query: options of the store, for instance `{"version": "3"}`.
         key: the field to pick from a JSON secret, or None for the whole.
     """
@@ -77,14 +76,14 @@ class SecretReference:
         """Parse and validate a reference; does no I/O and needs no SDK.
 
         Args:
-            text: for instance `file:///run/secrets/tokens.json#zenml`.
+            text: for instance `file:///run/secrets/tokens.json#ci`.
 
         Raises:
             InvalidReference: it is no reference (the text is then not echoed: it may be the
                 secret itself), its scheme is unknown, or a part is not what its store takes.
         """
         scheme, separator, rest = text.partition("://")
-        if not separator or not _SCHEME.match(scheme) or _KEY_SHAPES.search(text):
+        if not separator or not _SCHEME.match(scheme) or _KEYS.search(text):
             raise InvalidReference(_not_a_reference(text))
         rest, hash_sign, key = rest.partition("#")
         location, question_mark, query_text = rest.partition("?")
@@ -150,7 +149,7 @@ class SecretReference:
 
 def holds_key(text: str) -> bool:
     """Say whether a text has something in it that looks like a key of a known system."""
-    return bool(_KEY_SHAPES.search(text))
+    return bool(_KEYS.search(text))
 
 
 def _parse_query(text: str, where: str) -> dict[str, str]:
@@ -175,6 +174,6 @@ def _not_a_reference(text: str) -> str:
             f"write the reference itself: {_FORM}"
         )
     for scheme in stores.schemes():
-        if re.match(rf"{scheme}:/?[^/]", text) and not _KEY_SHAPES.search(text):
+        if re.match(rf"{scheme}:/?[^/]", text) and not _KEYS.search(text):
             return f"{scheme} references start with '{scheme}://': {stores.form(scheme)}"
     return _LITERAL.format(form=_FORM)

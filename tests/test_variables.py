@@ -78,12 +78,7 @@ def test_what_sudo_and_glibc_call_unsafe_is_refused(name: str) -> None:
             " AZURE_EXTENSION_DEV_SOURCES AZURE_CLOUD_NAME ARM_CLOUD_METADATA_URL"
             " GCE_METADATA_HOST AWS_CONTAINER_CREDENTIALS_FULL_URI"
         ),
-        "belongs to ZenML, whose client would write the key to its disk: use zenml_login": (
-            "ZENML_STORE_API_KEY ZENML_CONFIG_PATH zenml_store_url DISABLE_CREDENTIALS_DISK_CACHING"
-        ),
-        "belongs to ZenML: use zenml_login": (
-            "ZENML_SERVER ZENML_SKIP_STACK_VALIDATION ZENML_API_KEY ZENML_ACTIVE_STACK_ID"
-        ),
+        "changes what clients keep on the disk: set it where": "DISABLE_CREDENTIALS_DISK_CACHING",
     }.items(),
 )
 def test_names_that_change_what_others_do_are_refused(why: str, names: str) -> None:

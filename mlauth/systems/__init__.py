@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
@@ -58,12 +59,14 @@ class Credentials(BaseModel):
     Attributes:
         system: its name everywhere: section, step `<name>_login`, extra.
         title: its name for people.
+        owned: the variables that only this system sets or empties; `*` stands for any characters.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     system: ClassVar[str]
     title: ClassVar[str]
+    owned: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def of(cls: type[C], where: str, fields: Mapping[str, Any]) -> C:
@@ -165,6 +168,21 @@ def load(name: str) -> type[Credentials]:
             f"the system {name!r} is in {plain(where)}, which is no mlauth.systems.Credentials"
         )
     return found
+
+
+def owner_problem(name: str) -> str | None:
+    """Say why a variable's name is not the user's to set: it is a system's. Or return None.
+
+    Only the system that the name begins with (`ZENML_…`) is looked at, so that no other is loaded.
+    """
+    word, _, _ = name.lower().partition("_")
+    owner = load(word) if word in _OURS else None
+    if owner is None or not any(fnmatchcase(name.upper(), pattern) for pattern in owner.owned):
+        return None
+    return (
+        f"belongs to {owner.title}: use {word}_login or the profile's [{word}]; a setting that is "
+        "no secret is set where the worker or the container gets its variables"
+    )
 
 
 @cache

@@ -11,13 +11,15 @@ from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.references import SecretReference
 from mlauth.report import CheckReport
-from mlauth.systems import Credentials, Exports
+from mlauth.systems import Credentials, Exports, owner_problem
 from mlauth.text import plain
 from mlauth.variables import name_problem, value_problem
 
 
 def _with_allowed_names(env: dict[str, SecretReference]) -> dict[str, SecretReference]:
-    problems = [f"{plain(name)} {why}" for name in env if (why := name_problem(name))]
+    problems = [
+        f"{plain(name)} {why}" for name in env if (why := name_problem(name) or owner_problem(name))
+    ]
     if problems:
         raise ValueError("; ".join(problems))
     return env

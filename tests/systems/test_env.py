@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import SecretStr
 
@@ -35,3 +38,25 @@ def test_values_that_no_variable_can_hold_are_all_named() -> None:
         credentials.well_formed({"A": SecretStr("a\0"), "B": SecretStr("b" * 200_000)})
     assert "memory://a has a NUL" in str(caught.value)
     assert "memory://b is too long" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ZENML_STORE_API_KEY", "ZENML_CONFIG_PATH", "zenml_store_url", "ZENML_SERVER"]
+)
+def test_the_variable_of_a_system_is_left_to_it(name: str) -> None:
+    with pytest.raises(InvalidCredentials) as caught:
+        EnvironmentSecrets.of("export_secrets", {"env": {name: "env://A"}})
+    assert str(caught.value) == (
+        f"export_secrets: env: {name} belongs to ZenML: use zenml_login or the profile's [zenml]; "
+        "a setting that is no secret is set where the worker or the container gets its variables"
+    )
+
+
+def test_other_variables_load_no_system() -> None:
+    code = (
+        "import sys; from mlauth.systems.env import EnvironmentSecrets\n"
+        "EnvironmentSecrets(env={'HF_TOKEN': 'env://A', 'DATABASE_URL': 'env://B'})\n"
+        "print([name for name in sys.modules if name.startswith('mlauth.systems.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['mlauth.systems.env']\n"

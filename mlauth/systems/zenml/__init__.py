@@ -61,6 +61,7 @@ class ZenMLCredentials(Credentials):
 
     system: ClassVar[str] = "zenml"
     title: ClassVar[str] = "ZenML"
+    owned: ClassVar[tuple[str, ...]] = ("ZENML_*", "DISABLE_CREDENTIALS_DISK_CACHING")
 
     store_url: str = Field(
         title="Server URL",
