@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlauth.forks import load
 
 if TYPE_CHECKING:
-    from mlauth.activation import Activation, activate
+    from mlauth.activation import activate
     from mlauth.checking import check
     from mlauth.errors import MLAuthError
     from mlauth.profiles import Profile, load_profile
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Imported when they are first used: a pull step pays at every run for what it does not need.
 _MODULES = {
-    "Activation": "activation",
+    "Activation": "environment",
     "CheckReport": "report",
     "EnvironmentSecrets": "systems.env",
     "MLAuthError": "errors",

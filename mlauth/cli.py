@@ -17,9 +17,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from mlauth import stores
-from mlauth.activation import export, prepare
+from mlauth.activation import prepare
 from mlauth.checking import check
 from mlauth.deadline import Deadline
+from mlauth.environment import Activation
 from mlauth.errors import (
     InvalidCredentials,
     InvalidProfile,
@@ -187,11 +188,9 @@ def exec_command(
             _fail(f"{command[0]} cannot be run: it is not an executable file", CANNOT_INVOKE)
         _fail(f"{command[0]} was not found: is it installed and in PATH?", NOT_FOUND)
     deadline = Deadline(chosen.timeout)
-    prepared = prepare(chosen.profile, deadline, verify=not no_verify, config=chosen.config)
+    activating = prepare(chosen.profile, deadline, verify=not no_verify, config=chosen.config)
     # The process goes on under its number, so it owns what is made; the next activation sweeps.
-    exported = export(prepared.exports, owner=os.getpid())
-    for warning in prepared.warnings + exported.warnings():
-        _say(f"mlauth: warning: {warning}", err=True)
+    activating.activate(_warn, owner=os.getpid())
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as with `>&-`
             stream.flush()
@@ -201,8 +200,13 @@ def exec_command(
         with as_python_found_them():
             os.execv(program, command)
     except OSError as error:
-        exported.undo()
+        activating.undo()
         _fail(f"{command[0]} cannot be run: {error.strerror}", CANNOT_INVOKE)
+
+
+def _warn(activation: Activation) -> None:
+    for warning in activation.warnings:
+        _say(f"mlauth: warning: {warning}", err=True)
 
 
 @main.command()

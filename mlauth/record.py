@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlauth import masking
 from mlauth.never_pickled import NeverPickled
 
 RECORD = "MLAUTH_ACTIVATION"
@@ -41,8 +42,8 @@ def read_record(text: str | None = None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What one activation adds to the record."""
+class Record:
+    """What one activation records."""
 
     secrets: list[str]
     emptied: list[str]
@@ -50,22 +51,32 @@ class Entry:
     owner: int
 
 
-def write_record(before: str, entries: Sequence[Entry]) -> None:
+def write_record(before: str, records: Sequence[Record]) -> None:
     """Write the record into the environment.
 
     Args:
         before: what it was before the first of the activations.
-        entries: the activations of this process.
+        records: those of the activations of this process.
     """
-    record, owner = read_record(before), entries[-1].owner
+    record, owner = read_record(before), records[-1].owner
     # Those of another owner, from which this environment was inherited, are its to remove.
     folders = record.get("folders", []) if record.get("owner") == owner else []
-    for entry in entries:
-        for kind, names in (("secrets", entry.secrets), ("emptied", entry.emptied)):
+    for each in records:
+        for kind, names in (("secrets", each.secrets), ("emptied", each.emptied)):
             record[kind] = sorted({*record.get(kind, []), *names})
-        folders = [*folders, *entry.folders]
+        folders = [*folders, *each.folders]
     record |= {"folders": folders, "owner": owner, "handed_on": owner != os.getpid()}
     os.environ[RECORD] = json.dumps(record)
+
+
+def resume() -> None:
+    """Take up the activations of another process: mask their values, drop what they emptied."""
+    record = read_record()
+    masking.register(os.environ.get(name, "") for name in record.get("secrets", []))
+    masking.guard_logging()
+    for name in record.get("emptied", []):
+        if os.environ.get(name) == "":
+            del os.environ[name]
 
 
 def remember(names: Iterable[str]) -> None:

@@ -21,9 +21,9 @@ from importlib import import_module
 
 from prefect.settings import get_current_settings
 
-from mlauth.activation import remove_at_exit, resume
+from mlauth.folders import remove_at_exit
 from mlauth.masking import guard_output, mask
-from mlauth.record import read_record
+from mlauth.record import read_record, resume
 from prefect_mlauth import runs
 
 _OURS = f"{__name__}."

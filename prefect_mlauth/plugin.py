@@ -11,9 +11,8 @@ from importlib import import_module
 
 from pluggy import HookimplMarker
 
-from mlauth.activation import resume
 from mlauth.masking import guard_output
-from mlauth.record import read_record
+from mlauth.record import read_record, resume
 
 
 @HookimplMarker("prefect-experimental")  # what Prefect's `register_hook` is, in every version

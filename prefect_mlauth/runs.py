@@ -22,7 +22,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeAlias
 
-from mlauth.activation import Activation
+from mlauth.environment import Activation
 from mlauth.errors import ActivationError
 
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"

@@ -13,10 +13,12 @@ from prefect.logging import get_logger
 from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 from pydantic import TypeAdapter, ValidationError
 
-from mlauth.activation import Exported, Prepared, prepare, remove_at_exit
+from mlauth.activation import prepare
 from mlauth.checking import DEFAULT_FILE
 from mlauth.deadline import Deadline
+from mlauth.environment import Activating
 from mlauth.errors import InvalidCredentials, MLAuthError
+from mlauth.folders import remove_at_exit
 from mlauth.masking import guard_output
 from mlauth.systems.env import EnvironmentSecrets
 from mlauth.systems.zenml import ZenMLCredentials
@@ -72,7 +74,7 @@ def zenml_login(
         ```
     """
 
-    def prepared(deadline: Deadline) -> Prepared:
+    def prepared(deadline: Deadline) -> Activating:
         credentials = ZenMLCredentials.of(
             "zenml_login",
             {
@@ -161,7 +163,7 @@ def _flag(name: str, value: object) -> bool:
         raise InvalidCredentials(f"{name} is neither true nor false") from None
 
 
-def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[str, Any]:
+def _activate(prepared: Callable[[Deadline], Activating], timeout: float) -> dict[str, Any]:
     if runs.in_hook():
         get_logger("mlauth").info(
             "mlauth sets nothing here: Prefect runs this step for hooks, in a process whose "
@@ -169,24 +171,25 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
         )
         return {"variables": []}
     logger = runs.run_logger()
-    exported = Exported()
+    activating: Activating | None = None
     try:
         guard_output()
-        activation = exported.activate(
-            prepared(Deadline(timeout)),
+        activating = prepared(Deadline(timeout))
+        activation = activating.activate(
             lambda activation: runs.tell(logger, activation),
             owner=runs.owner(),
             settings=_masking(),
         )
         if not runs.in_resolver():
-            remove_at_exit(exported.folders, lambda: True)
+            remove_at_exit(activating.folders, lambda: True)
         facts = activation.report.facts
         known = ("account", "server_version", "expires_at")
         return {name: facts[name] for name in known if name in facts} | {
             "variables": list(activation.variables)
         }
     except BaseException as error:
-        exported.undo()
+        if activating is not None:
+            activating.undo()
         # The engine logs what a step raises; where it did not run it, the UI would not show it.
         if isinstance(error, MLAuthError) and runs.flow_run_id() and not runs.in_engine():
             logger.error("%s", error)  # noqa: TRY400 - one line, as the engine does
@@ -194,6 +197,6 @@ def _activate(prepared: Callable[[Deadline], Prepared], timeout: float) -> dict[
 
 
 def _masking() -> dict[str, str]:
-    """Return what masks in the processes that start from here; `export` has seen to this one."""
+    """Return what masks in the processes that start from here; this one masks already."""
     handed_on = runs.flow_run_id() and not runs.in_engine()
     return handlers.environment(PROCESS_LOGGING_CONFIG) if handed_on else handlers.for_children()

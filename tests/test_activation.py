@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials
-from mlauth.activation import resume
+from mlauth import EnvironmentSecrets, Profile, ZenMLCredentials, folders
 from mlauth.errors import (
     CheckFailed,
     CheckUnknown,
@@ -28,9 +27,8 @@ from mlauth.errors import (
     StoreUnavailable,
 )
 from mlauth.masking import mask
-from mlauth.record import RECORD, own_environment, read_record
+from mlauth.record import RECORD, own_environment, read_record, resume
 from mlauth.stores import memory
-from mlauth.systems.zenml import isolation
 from tests.accounts import Account, new_account
 from tests.support.faults import answer, faulty, silent
 
@@ -199,7 +197,7 @@ def test_a_token_in_place_of_the_key_costs_one_login_in_all(account: Account) ->
     assert account.logins() == before + 1
 
 
-def test_what_is_left_over_of_another_account_is_neutralised(
+def test_what_is_left_over_of_another_account_is_emptied(
     account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_API_TOKEN", "canary-left-over")
@@ -321,17 +319,17 @@ class TestFolders:
             env=environment,
         )
         assert process.stdout is not None
-        return process, Path(process.stdout.readline().strip())
+        return process, Path(process.stdout.readline().strip()).parent
 
     def test_a_killed_process_leaves_no_secret_and_is_swept_after(self, account: Account) -> None:
         process, folder = self.start(account.key)
-        isolation.sweep()
+        folders.sweep()
         assert folder.is_dir()  # its owner lives
         process.kill()
         process.communicate()
         assert folder.is_dir()
         assert files_with(account.key, folder) == []
-        isolation.sweep()
+        folders.sweep()
         assert not folder.exists()
 
     def test_a_process_that_ends_removes_its_own(self, account: Account) -> None:
@@ -344,7 +342,7 @@ class TestFolders:
         """It was wrong when the folder was made, and is put right while the run goes on."""
         wrong = f"import time\nnow = time.time\ntime.time = lambda: now() + {hours} * 3600\n"
         process, folder = self.start(account.key, before=wrong)
-        isolation.sweep()
+        folders.sweep()
         assert folder.is_dir()
         process.communicate("")
 
@@ -355,34 +353,31 @@ class TestFolders:
         place, pid, began, _ = folder.name.removeprefix("mlauth-").split(".")
         earlier = folder.with_name(f"mlauth-{place}.{pid}.{int(began) - 1}.earlier")
         earlier.mkdir()
-        isolation.sweep()
+        folders.sweep()
         assert folder.is_dir()
         assert not earlier.exists()
         process.communicate("")
 
     def test_the_owner_may_be_another_process_than_the_one_that_makes_it(self) -> None:
         """As in the first of Prefect's two ways, where the one that makes it ends at once."""
-        code = (
-            "import os\nfrom mlauth.systems.zenml import isolation\n"
-            "print(isolation.isolate('http://127.0.0.1:9', os.getppid())[0])"
-        )
+        code = "import os\nfrom mlauth import folders\nprint(folders.make(os.getppid()))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         folder = Path(done.stdout.strip())
-        isolation.sweep()
+        folders.sweep()
         assert folder.is_dir(), done.stderr
-        isolation.remove(str(folder))
+        folders.remove(str(folder))
 
     def test_a_process_that_has_ended_unnoticed_is_swept_after(self, account: Account) -> None:
         process, folder = self.start(account.key)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from here on
-        isolation.sweep()
+        folders.sweep()
         assert not folder.exists()
         process.communicate()
 
     def test_what_is_not_ours_is_left(self, tmp_path: Path) -> None:
         temporary = tmp_path / "tmp"
-        place = isolation._place()
+        place = folders._place()
         elsewhere = temporary / "mlauth-00000000.999999999.1.abc"  # of another container
         file = temporary / f"mlauth-{place}.999999999.1.file"
         target, link = tmp_path / "target", temporary / f"mlauth-{place}.999999999.1.link"
@@ -391,7 +386,7 @@ class TestFolders:
             folder.mkdir()
         file.touch()
         link.symlink_to(target)
-        isolation.sweep()
+        folders.sweep()
         assert [path.exists() for path in (elsewhere, file, link, target)] == [True] * 4
         assert not dead.exists()
 
@@ -409,7 +404,7 @@ class TestFolders:
         link.symlink_to(target)
         named = [f"{folder}{end}" for folder in (private, theirs, link) for end in ("", "/", "/..")]
         code = (
-            "import sys\nfrom mlauth.activation import remove_at_exit\n"
+            "import sys\nfrom mlauth.folders import remove_at_exit\n"
             "remove_at_exit(sys.argv[1:], lambda: True)"
         )
         subprocess.run([sys.executable, "-c", code, *named], check=True)

@@ -22,7 +22,7 @@ from mlauth.systems.zenml import ZenMLCredentials
 from mlauth.systems.zenml.rotation import rotate_zenml
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
-from prefect_mlauth.blocks.activating import Activating
+from prefect_mlauth.blocks.active import Active
 from tests.accounts import Account
 from tests.systems.keys import api_key
 
@@ -211,7 +211,7 @@ def calls(folder: Path) -> dict[str, tuple[str, object]]:
         with mlauth.activate(profile):
             pass
 
-    def with_block(entered: Activating) -> None:
+    def with_block(entered: Active) -> None:
         with entered:
             pass
 

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile
-from mlauth.activation import export
+from mlauth import EnvironmentSecrets, Profile, folders
+from mlauth.environment import Activating
 from mlauth.errors import ActivationError
 from mlauth.record import RECORD, read_record
+from mlauth.report import CheckReport
 from mlauth.stores import memory
 from mlauth.systems import Exports
-from mlauth.systems.zenml import isolation
 from tests.systems.keys import api_key
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -105,7 +105,8 @@ class TestOverlapping:
         before = dict(os.environ)
         with ThreadPoolExecutor(1) as pool:  # as Prefect runs a step
             exports = [Exports({"A": SecretStr("of the run")})]
-            of_the_run = pool.submit(export, exports, owner=os.getpid()).result()
+            of_the_run = Activating(exports, CheckReport("test"))
+            pool.submit(of_the_run.activate, lambda _: None, owner=os.getpid()).result()
         with activation(A="of the flow"):
             assert os.environ["A"] == "of the flow"
         assert os.environ["A"] == "of the run"
@@ -252,7 +253,7 @@ def test_a_generator_that_is_closed_puts_everything_back() -> None:
     assert dict(os.environ) == before
 
 
-OURS = ("activation.py", "isolation.py", "record.py")
+OURS = ("activation.py", "environment.py", "folders.py", "record.py", "isolation.py")
 
 
 @contextmanager
@@ -333,12 +334,12 @@ def test_undo_is_exact_wherever_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) ->
             assert GlobalConfiguration() is theirs, lines[-1]
             # Interrupted before it could be noted, a folder stays for the next process to sweep.
             for folder in Path(os.environ["TMPDIR"]).glob("mlauth-*"):
-                assert {path.name for path in folder.iterdir()} <= {"config.yaml"}  # no secret
-                isolation.remove(str(folder))
+                assert {path.name for path in folder.iterdir()} <= {"zenml"}  # no secret
+                folders.remove(str(folder))
         else:
             break
     assert points > 80
-    assert {line.partition(":")[0] for line in lines} > {"activate", "set", "undo", "isolate"}
+    assert {line.partition(":")[0] for line in lines} > {"activate", "_set", "undo", "enter"}
     assert dict(os.environ) == before
 
 

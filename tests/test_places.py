@@ -109,7 +109,7 @@ def test_no_temporary_directory_that_can_be_written_to(folder: Path) -> None:
     done = run(folder, *ACTIVATE, before=read_only)
     assert done.returncode == 125
     (line,) = done.stderr.splitlines()
-    assert line.startswith("mlauth: no private directory can be made for ZenML's client: No usable")
+    assert line.startswith("mlauth: no private folder can be made for this run: No usable")
     assert line.endswith(
         "give the worker or the container a directory that this user may write to, and name it in "
         "TMPDIR"
@@ -123,7 +123,7 @@ def test_a_temporary_directory_that_is_not_there(folder: Path, tmp_path: Path) -
     gone = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'gone')!r}"
     done = run(folder, *ACTIVATE, before=gone)
     assert done.returncode == 125
-    assert "for ZenML's client: No such file or directory: give the worker" in done.stderr
+    assert "for this run: No such file or directory: give the worker" in done.stderr
 
 
 def test_a_temporary_directory_that_cannot_be_listed_will_do(folder: Path, tmp_path: Path) -> None:

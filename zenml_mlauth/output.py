@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mlauth import masking
-from mlauth.activation import resume
+from mlauth.record import resume
 from mlauth.systems.zenml import API_KEY, API_TOKEN
 
 

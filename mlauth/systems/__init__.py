@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
@@ -33,21 +33,55 @@ _OURS = {
 }
 
 
+class Scope(Protocol):
+    """A client that keeps state in this process or on disk, and how one run is kept from others.
+
+    For a system's variables to count, its client may have to be told to work elsewhere, and to
+    look anew at what it read before. A process that starts with the variables needs nothing of
+    this.
+    """
+
+    def enter(self, folder: str) -> Mapping[str, str]:
+        """Make what the client needs in the run's private folder.
+
+        Args:
+            folder: is there, belongs to this run alone, and is removed when it ends.
+
+        Returns:
+            The variables that make the client use it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+
+    def keep(self) -> Callable[[], None]:
+        """Keep what this process has of the client by now; changes nothing.
+
+        Returns:
+            Puts it back. May be called again.
+        """
+
+    def swap(self) -> None:
+        """Make this process's client read the variables anew. May be interrupted anywhere."""
+
+
 @dataclass
 class Exports(NeverPickled):
-    """What an activation puts into the environment.
+    """What a system wants in the environment.
 
     Attributes:
         secrets: variables whose values are masked in logs.
         settings: the other variables.
-        neutralised: variables that are set empty, because another account's value may be there.
-        isolate_zenml: whether ZenML's client gets a private configuration directory.
+        emptied: variables that are set empty, because another account's value may be there.
+        direct: hosts that clients are to ask without a proxy.
+        scope: of a client that keeps state in the process or on disk.
     """
 
     secrets: dict[str, SecretStr] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
-    neutralised: tuple[str, ...] = ()
-    isolate_zenml: bool = False
+    emptied: tuple[str, ...] = ()
+    direct: tuple[str, ...] = ()
+    scope: Scope | None = None
 
 
 class Credentials(BaseModel):

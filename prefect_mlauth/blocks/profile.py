@@ -13,7 +13,7 @@ from mlauth.deadline import Deadline
 from mlauth.errors import InvalidProfile
 from mlauth.profiles import Profile
 from mlauth.systems import in_one_line
-from prefect_mlauth.blocks.activating import Activating
+from prefect_mlauth.blocks.active import Active
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
 
@@ -68,7 +68,7 @@ class MLAuthProfile(ReferencesOnly):
         description="Seconds for reading all secrets and asking all services together.",
     )
 
-    def activate(self) -> Activating:
+    def activate(self) -> Active:
         """Have the credentials in the environment: `with block.activate():`, or `async with`.
 
         What was there before is put back when the block of code ends. In `async with` the event
@@ -79,7 +79,7 @@ class MLAuthProfile(ReferencesOnly):
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
             `mlauth.MLAuthError` of one line if nothing was set. It may be used again when it ended.
         """
-        return Activating(
+        return Active(
             lambda: prepare(
                 self._subject(), Deadline(self.timeout), verify=self.verify, config=self.config
             )

@@ -15,7 +15,7 @@ from mlauth.checking import check
 from mlauth.deadline import Deadline
 from mlauth.report import CheckReport
 from mlauth.systems import zenml
-from prefect_mlauth.blocks.activating import Activating
+from prefect_mlauth.blocks.active import Active
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
 
@@ -90,7 +90,7 @@ class ZenMLCredentials(ReferencesOnly):
         description="Let http go beyond the flow's own machine, in clear.",
     )
 
-    def login(self) -> Activating:
+    def login(self) -> Active:
         """Have the credentials in the environment: `with block.login():`, or `async with`.
 
         ZenML's client works as the service account until the block of code ends, and then as
@@ -101,7 +101,7 @@ class ZenMLCredentials(ReferencesOnly):
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
             `mlauth.MLAuthError` of one line if nothing was set. It may be used again when it ended.
         """
-        return Activating(
+        return Active(
             lambda: prepare(self._credentials(), Deadline(self.timeout), verify=self.verify)
         )
 

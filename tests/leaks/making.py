@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 import mlauth
 from mlauth import errors, report, stores
-from mlauth.activation import Exported, Prepared, export
 from mlauth.azure import identity as azure_identity
 from mlauth.checking import Examination, examine
 from mlauth.deadline import Deadline
+from mlauth.environment import Activating
 from mlauth.masking import MaskingFormatter
 from mlauth.net import faults, retrying
 from mlauth.net.http import Service
@@ -31,6 +31,7 @@ from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
 from mlauth.stores import StoredSecret, memory
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
+from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
 from tests.leaks.canaries import canary, token, zenml_key
 from tests.support.azure import Azure
@@ -130,7 +131,7 @@ def activation(here: Here) -> mlauth.Activation:
         return active
 
 
-def exported(here: Here) -> Exported:
+def activating(here: Here) -> Activating:
     """One that is to put back what was a secret before it."""
     here.patch.setenv("OTHER", here.token)
     credentials = ZenMLCredentials.of("test", here.zenml())
@@ -140,12 +141,13 @@ def exported(here: Here) -> Exported:
             {"OTHER": here.secret("other").value}
         ),
     ]
-    result = export(exports, owner=os.getpid())
+    result = Activating(exports, here.examined().report)
     here.stack.callback(result.undo)
+    result.activate(lambda _: None, owner=os.getpid())
     return result
 
 
-def activating(here: Here) -> Any:
+def active(here: Here) -> Any:
     from prefect_mlauth import MLAuthProfile
 
     here.patch.setenv("OTHER", here.token)
@@ -256,11 +258,6 @@ def refused(*names: str) -> Callable[[Here], Any]:
 
 
 BUILDERS: dict[str, Callable[[Here], Any]] = {
-    "mlauth.activation.Activation": activation,
-    "mlauth.activation.Exported": exported,
-    "mlauth.activation.Prepared": lambda here: Prepared(
-        list(here.examined().exports.values()), here.examined().report, []
-    ),
     "mlauth.azure.identity.ManagedIdentity": lambda here: azure_identity.choose(
         here.azure.environment() | {"AZURE_CLIENT_SECRET": ""}
     ),
@@ -279,10 +276,13 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.systems.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
         "test", {"env": here.profile["env"]}
     ),
+    "mlauth.systems.zenml.isolation.Isolation": lambda here: Isolation("https://zenml.example.com"),
     "mlauth.systems.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of("test", here.zenml()),
     "mlauth.systems.zenml.Administrator": lambda here: Administrator(
         user="admin", password=SecretReference.parse(here.reference("other"))
     ),
+    "mlauth.environment.Activating": activating,
+    "mlauth.environment.Activation": activation,
     "mlauth.deadline.Deadline": lambda here: Deadline(5),
     "mlauth.errors.CheckFailed": lambda here: errors.CheckFailed(check_report(here)),
     "mlauth.errors.CheckUnknown": lambda here: errors.CheckUnknown(check_report(here)),
@@ -299,7 +299,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.never_pickled.NeverPickled": lambda here: NeverPickled(),
     "mlauth.profiles.Profile": lambda here: load_profile("p", here.config()),
     "mlauth.profiles.Settings": lambda here: Settings(profile="p"),
-    "mlauth.record.Entry": lambda here: exported(here).entry,
+    "mlauth.record.Record": lambda here: activating(here).record,
     "mlauth.masking.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
     "mlauth.resolving.ResolvedSecret": lambda here: mlauth.resolve(here.reference("key")),
@@ -319,7 +319,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.stores.env.Store": store("env", lambda here: "env://OTHER"),
     "mlauth.stores.file.Store": store("file", lambda here: here.reference("other")),
     "mlauth.stores.memory.Store": store("memory", lambda here: "memory://other"),
-    "prefect_mlauth.blocks.activating.Activating": activating,
+    "prefect_mlauth.blocks.active.Active": active,
     "prefect_mlauth.blocks.azure_key_vault_secret.AzureKeyVaultSecret": block(
         "AzureKeyVaultSecret", lambda here: {"vault": "acme-prod", "name": "token"}
     ),

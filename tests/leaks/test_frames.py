@@ -34,11 +34,11 @@ from mlauth.cli import main
 from mlauth.deadline import THREAD
 from mlauth.errors import ActivationError, MLAuthError
 from mlauth.stores import memory
-from mlauth.systems.zenml import isolation
 from tests.leaks.canaries import canary, leaks, words, zenml_key
 from tests.leaks.making import Here
 from tests.leaks.watching import watching
 from tests.support.azure import Azure
+from tests.support.zenml_client import forget_client
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -130,7 +130,7 @@ def looking(values: Iterable[str]) -> Iterator[Look]:
 def here(
     tmp_path: Path, azure: Azure, monkeypatch: pytest.MonkeyPatch, clean_environment: Path
 ) -> Iterator[Here]:
-    put_back = isolation.forget_client()
+    put_back = forget_client()
     with ExitStack() as stack:
         yield Here(tmp_path, azure, monkeypatch, stack)
     put_back()

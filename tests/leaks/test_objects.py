@@ -186,7 +186,7 @@ NO_SECRET = {
     "mlauth.systems.zenml.rotation.Ready.new_key": "yes or no",
     "mlauth.systems.zenml.rotation.Rotation.key_name": "a name",
     "mlauth.systems.zenml.rotation.Rotation.old_key_until": "a time",
-    "mlauth.record.Entry.secrets": "names of variables",
+    "mlauth.record.Record.secrets": "names of variables",
     "mlauth.checking.Examination.credentials": "models of references",
     "prefect_mlauth.blocks.zenml_credentials.ZenMLCredentials.credential": "a choice of two words",
     "prefect_mlauth.blocks.zenml_credentials.ZenMLCredentials.api_key": "a reference, as text: "

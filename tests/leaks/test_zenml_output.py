@@ -21,7 +21,6 @@ import mlauth
 import zenml_mlauth
 from mlauth import ZenMLCredentials
 from mlauth.cli import main
-from mlauth.systems.zenml import isolation
 from prefect_mlauth import MLAuthProfile, steps
 from prefect_mlauth import ZenMLCredentials as Block
 from tests.leaks.canaries import leaks
@@ -29,6 +28,7 @@ from tests.leaks.making import Here
 from tests.leaks.watching import Watch, said, watching
 from tests.support.azure import Azure
 from tests.support.faults import FaultyServer, Reply, faulty, reset, silent
+from tests.support.zenml_client import forget_client
 from zenml_mlauth import connection
 
 pytestmark = pytest.mark.load
@@ -40,7 +40,7 @@ def here(
 ) -> Iterator[Here]:
     monkeypatch.setattr(connection, "_passed", {})
     monkeypatch.setattr(connection, "_warned", {})
-    put_back = isolation.forget_client()
+    put_back = forget_client()
     with ExitStack() as stack:
         yield Here(tmp_path, azure, monkeypatch, stack)
     put_back()
@@ -77,7 +77,7 @@ def component(here: Here, url: str, timeout: float) -> Any:
         patch.setenv("ZENML_STORE_URL", url)
         patch.setenv("ZENML_STORE_API_TOKEN", here.token)
         patch.setenv("ZENML_STORE_HTTP_TIMEOUT", "1")
-        put_back = isolation.forget_client()
+        put_back = forget_client()
         try:
             return zenml_mlauth.check(timeout=timeout)
         finally:

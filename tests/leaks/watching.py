@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from mlauth import activation
+from mlauth import environment as of_process
 from tests.conftest import unguard_output
 
 _LOGGERS = tuple(
@@ -98,8 +98,8 @@ def watching(capture: pytest.CaptureFixture[str]) -> Iterator[Watch]:
     try:
         yield watch
     finally:
-        for exported in list(activation._exported):
-            exported.undo()
+        for each in list(of_process._active):
+            each.undo()
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)

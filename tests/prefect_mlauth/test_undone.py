@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mlauth import activation
+from mlauth import environment
+from mlauth.errors import ActivationError
 from mlauth.stores import memory
 from prefect_mlauth import ZenMLCredentials, steps
 from tests.support.servers import PrefectServer
@@ -20,7 +21,10 @@ from tests.systems.keys import api_key
 from tests.test_lifetime import at_line, interrupt
 
 URL = "http://127.0.0.1:9"  # nobody is asked
-OURS = ("activation.py", "isolation.py", "record.py", "activating.py", "runs.py", "steps.py")
+OURS = (
+    *("activation.py", "environment.py", "folders.py", "record.py", "isolation.py"),
+    *("active.py", "runs.py", "steps.py"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +32,8 @@ def key(clean_environment: Path) -> Iterator[None]:
     """A key in this process's memory; what a step has set is for a whole run, so not for ours."""
     memory.put("key", api_key("canary"))
     yield
-    while activation._exported:
-        activation._exported[-1].undo()
+    while environment._active:
+        environment._active[-1].undo()
 
 
 def step() -> None:
@@ -59,8 +63,8 @@ def async_block() -> None:
 def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
     """At each line of the code that sets and undoes, one after the other."""
     use()  # what is imported by the first use is no line of the second
-    while activation._exported:
-        activation._exported[-1].undo()
+    while environment._active:
+        environment._active[-1].undo()
     before, points, left = dict(os.environ), 0, set()
     while True:
         points += 1
@@ -68,10 +72,10 @@ def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
             with at_line(points, interrupt, OURS) as lines:
                 use()
         except KeyboardInterrupt:
-            if dict(os.environ) != before or activation._exported:
+            if dict(os.environ) != before or environment._active:
                 left.add(lines[-1])
-                while activation._exported:
-                    activation._exported[-1].undo()
+                while environment._active:
+                    environment._active[-1].undo()
                 for name in set(os.environ) - set(before):
                     del os.environ[name]
             # Interrupted before it could be noted, a folder stays for the next process to sweep.
@@ -82,7 +86,7 @@ def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
             break
     assert left == set()
     assert points > 100
-    assert {line.partition(":")[0] for line in lines} > {"set", "isolate", "tell"}
+    assert {line.partition(":")[0] for line in lines} > {"_set", "enter", "swap", "tell"}
 
 
 class Broken(logging.Handler):
@@ -116,7 +120,7 @@ def test_one_login_is_used_again_but_not_inside_of_itself() -> None:
     for _ in range(2):
         with login:
             inside = dict(os.environ)
-            with pytest.raises(activation.ActivationError, match="is active already"), login:
+            with pytest.raises(ActivationError, match="is active already"), login:
                 pytest.fail("entered")
             assert dict(os.environ) == inside
         assert dict(os.environ) == before

@@ -156,7 +156,7 @@ def test_without_asking_the_server_names_cannot_become_ids() -> None:
     exports = make(service_account="prefect-prod").exports(values)
     assert exports.settings == {"ZENML_STORE_URL": "https://zenml.example.com"}
     assert list(exports.secrets) == ["ZENML_STORE_API_KEY"]
-    assert exports.neutralised == ("ZENML_STORE_API_TOKEN",)
+    assert exports.emptied == ("ZENML_STORE_API_TOKEN",)
     for fields in ({"stack": "s"}, {"project": "p"}, {"credential": "api_token"}):
         with pytest.raises(InvalidCredentials, match="cannot be had without asking the server"):
             make(**fields).exports(values)

@@ -15,9 +15,9 @@ from zenml.utils import source_utils
 
 import mlauth
 from mlauth import ZenMLCredentials
-from mlauth.systems.zenml import isolation
 from tests.accounts import Account
 from tests.support.servers import ZenMLServer
+from tests.support.zenml_client import forget_client
 from tests.zenml_mlauth import pipelines
 from zenml_mlauth import connection
 
@@ -32,7 +32,7 @@ def nothing_from_before(
     monkeypatch.setenv(pipelines.TRACE, str(tmp_path / "trace.txt"))
     before = source_utils._CUSTOM_SOURCE_ROOT
     source_utils.set_custom_source_root(str(pipelines.ROOT))
-    put_back = isolation.forget_client()
+    put_back = forget_client()
     yield
     put_back()
     source_utils.set_custom_source_root(before)
@@ -54,7 +54,7 @@ def environment(**variables: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        put_back = isolation.forget_client()
+        put_back = forget_client()
         try:
             yield
         finally:

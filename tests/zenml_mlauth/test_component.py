@@ -30,6 +30,7 @@ from tests.support.faults import answer, faulty
 from tests.support.proxy import Request, proxy
 from tests.support.search import search
 from tests.support.servers import ZenMLServer
+from tests.support.zenml_client import forget_client
 from tests.systems.keys import api_key
 from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
@@ -299,7 +300,7 @@ def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
         netrc.write_text("machine 127.0.0.1 login canary password canary-password\n")
         with pytest.raises(Exception, match="credentials"):
             _ = Client().active_user  # why: the client sends those in place of its token
-        isolation.forget_client()
+        forget_client()
         with pytest.raises(CheckFailed) as caught:
             zenml_mlauth.check(account.name)
         assert str(caught.value) == (
@@ -308,7 +309,7 @@ def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
             "NETRC=/dev/null"
         )
         monkeypatch.setenv("NETRC", "/dev/null")
-        isolation.forget_client()
+        forget_client()
         assert zenml_mlauth.check(account.name).facts["account"] == account.name
 
 

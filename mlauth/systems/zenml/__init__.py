@@ -24,7 +24,7 @@ from mlauth.net.http import (
 from mlauth.references import SecretReference, holds_key
 from mlauth.report import CheckReport
 from mlauth.systems import Credentials, Exports
-from mlauth.systems.zenml.isolation import VERIFY_SSL
+from mlauth.systems.zenml.isolation import VERIFY_SSL, Isolation
 from mlauth.systems.zenml.server import probe_server
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
@@ -204,10 +204,8 @@ class ZenMLCredentials(Credentials):
         return self._exports(key, token, ids)
 
     def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
-        settings = {URL: self.store_url, **_direct(self.store_url)}
+        settings = {URL: self.store_url}
         ca = self.ca_bundle or ca_of(os.environ)
-        if ca and self.store_url.startswith("https"):
-            settings[VERIFY_SSL] = ca if "-----BEGIN" in ca else os.path.abspath(ca)
         if os.environ.get(TYPE, "rest") != "rest":
             settings[TYPE] = "rest"  # left over from another store, it would win over the URL
         for name, variable in (
@@ -218,8 +216,16 @@ class ZenMLCredentials(Credentials):
                 settings[variable] = ids[name]
         if self.credential == "api_token":
             assert token is not None
-            return Exports({API_TOKEN: token}, settings, (API_KEY,), isolate_zenml=True)
-        return Exports({API_KEY: key}, settings, (API_TOKEN,), isolate_zenml=True)
+            secrets, emptied = {API_TOKEN: token}, API_KEY
+        else:
+            secrets, emptied = {API_KEY: key}, API_TOKEN
+        return Exports(
+            secrets,
+            settings,
+            (emptied,),
+            (host_of(self.store_url),) if makes_a_detour(self.store_url) else (),
+            Isolation(self.store_url, ca if self.store_url.startswith("https") else None),
+        )
 
 
 class Administrator(BaseModel):
@@ -320,18 +326,6 @@ def refuse_detour(url: str) -> None:
             f"{url} is this machine, but ZenML's client would send its key to the proxy of "
             f"{urlsplit(url).scheme.upper()}_PROXY or ALL_PROXY: put {host} into NO_PROXY"
         )
-
-
-def _direct(url: str) -> dict[str, str]:
-    """Return what makes ZenML's client ask a server on this machine without a proxy."""
-    if not makes_a_detour(url):
-        return {}
-    lower, upper = os.environ.get("no_proxy"), os.environ.get("NO_PROXY")
-    host = urlsplit(url).hostname or ""
-    return {
-        "no_proxy": ",".join(filter(None, [lower or upper, host])),
-        "NO_PROXY": ",".join(filter(None, [upper or lower, host])),
-    }
 
 
 def refuse_password(environment: Mapping[str, str]) -> None:

@@ -12,12 +12,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import socket
-import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,49 +28,53 @@ LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
 VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
 
-_FOLDER = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<began>\d+)\.\w+\Z")
 _KIND = rb"(?:TRUSTED |X509 )?CERTIFICATE-----"
 _CERTIFICATE = re.compile(rb"-----BEGIN %b.+?-----END %b" % (_KIND, _KIND), re.DOTALL)
+
 # Of the user's configuration what is no secret and not about another server.
 _KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")
 _KEPT_FOR_SAME_SERVER = ("active_stack_id", "active_project_id")
 
 
-def isolate(store_url: str, owner: int, ca: str | None = None) -> tuple[str, dict[str, str]]:
-    """Make a private directory for ZenML's client.
+@dataclass(frozen=True)
+class Isolation:
+    """The scope of ZenML's client; see `mlauth.systems.Scope`.
 
-    Args:
+    Attributes:
         store_url: the server that the client will use.
-        owner: the process that lives as long as the directory is needed.
-        ca: the CA bundle, path or PEM text, that the client is to trust, if it is not the usual.
-
-    Returns:
-        The directory, and the variables that make the client use it.
-
-    Raises:
-        ActivationError: there is no place for it.
+        ca: the CA bundle, path or PEM text, that it is to trust, if that is not the usual one.
     """
-    before = _config_directory()
-    kept = _kept_settings(before, store_url)
-    stores = os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores")
-    variables = {LOCAL_STORES_PATH: stores, NO_DISK: "true"}
-    if ca is not None:
-        variables[VERIFY_SSL] = _keep_certificates(ca, stores)
-    try:
-        sweep()
-        # Python before 3.12 leaves it relative where TMPDIR is "."; Prefect changes the directory.
-        folder = os.path.abspath(
-            tempfile.mkdtemp(prefix=f"mlauth-{_place()}.{owner}.{_began(owner) or 0}.")
-        )
+
+    store_url: str
+    ca: str | None = None
+
+    def enter(self, folder: str) -> dict[str, str]:
+        """Make a configuration directory in the run's folder; see `Scope.enter`."""
+        before = _config_directory()
+        kept = _kept_settings(before, self.store_url)
+        stores = os.environ.get(LOCAL_STORES_PATH) or str(before / "local_stores")
+        private = Path(folder, "zenml")
+        private.mkdir(mode=0o700)
         if kept:
             # JSON is YAML.
-            Path(folder, "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
-    except OSError as error:
-        raise ActivationError(
-            f"no private directory can be made for ZenML's client: {error.strerror}: give the "
-            "worker or the container a directory that this user may write to, and name it in TMPDIR"
-        ) from None
-    return folder, {CONFIG_PATH: folder, **variables}
+            (private / "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
+        variables = {CONFIG_PATH: str(private), LOCAL_STORES_PATH: stores, NO_DISK: "true"}
+        if self.ca is not None:
+            variables[VERIFY_SSL] = _keep_certificates(self.ca, stores)
+        return variables
+
+    def keep(self) -> Callable[[], None]:
+        """Keep what ZenML, where it is imported, has of its configuration and its client.
+
+        Returns:
+            See `Scope.keep`; a client that was made meanwhile is forgotten.
+        """
+        before = {name: get() for name, (get, _) in _singletons().items()}
+        return lambda: _set_client(before)
+
+    def swap(self) -> None:
+        """Make ZenML, where it is imported already, read its configuration anew."""
+        _set_client({})
 
 
 def _keep_certificates(ca: str, stores: str) -> str:
@@ -101,77 +103,6 @@ def _keep_certificates(ca: str, stores: str) -> str:
             f"the run a directory that this user may write to, and name it in {LOCAL_STORES_PATH}"
         ) from None
     return str(file)
-
-
-def remove(folder: str) -> None:
-    """Remove a private directory, if it is one and still there: a record may name anything."""
-    if _FOLDER.match(os.path.basename(folder)):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep() -> None:
-    """Remove the private directories of this user whose owners are dead (after a kill)."""
-    try:
-        with os.scandir(tempfile.gettempdir()) as entries:
-            # Another container that shares the temporary directory has process ids of its own.
-            found = [
-                (entry, match)
-                for entry in entries
-                if (match := _FOLDER.match(entry.name)) and match["place"] == _place()
-            ]
-    except PermissionError:
-        return  # what may not be listed may still be written to
-    for entry, match in found:
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # swept by another process meanwhile
-        ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-        # A process that began at another time only has the owner's number.
-        alive = _began(int(match["pid"])) in (match["began"], None)
-        if stat.S_ISDIR(status.st_mode) and ours and not alive:
-            remove(entry.path)
-
-
-def _began(pid: int) -> str | None:
-    """Return when a process began, in units of the system that no step of the clock changes.
-
-    Returns:
-        Digits, the same for as long as the process lives; an empty text if it has ended, even if
-        its parent has not noticed; None if this user may not know.
-    """
-    try:
-        # proc(5): after the name in brackets the third field, the state, and the 22nd, the time
-        # in ticks since the machine started.
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    except (FileNotFoundError, ProcessLookupError):
-        if os.path.exists("/proc/self/stat"):
-            return ""
-    except PermissionError:
-        return None
-    import psutil  # where there is no /proc
-
-    try:
-        process = psutil.Process(pid)
-        ended = process.status() == psutil.STATUS_ZOMBIE
-        return "" if ended else str(int(process.create_time() * 1000))
-    except psutil.NoSuchProcess:
-        return ""
-    except psutil.AccessDenied:
-        return None
-
-
-def _place() -> str:
-    """Return what tells this machine's (or container's) process ids and times from another's."""
-    names = [socket.gethostname()]
-    for kind in ("pid", "time"):
-        try:
-            names.append(os.readlink(f"/proc/self/ns/{kind}"))
-        except OSError:
-            names.append("")
-    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
 
 
 def _config_directory() -> Path:
@@ -203,32 +134,6 @@ def _kept_settings(directory: Path, store_url: str) -> dict[str, Any]:
     names = _KEPT + (_KEPT_FOR_SAME_SERVER if same else ())
     kept = {name: content[name] for name in names if name in content}
     return {name: value for name, value in kept.items() if isinstance(value, (str, bool))}
-
-
-def keep_client() -> Callable[[], None]:
-    """Keep what ZenML, where it is imported, has of its configuration and its client.
-
-    Returns:
-        Puts everything back as it was; a client that was made meanwhile is forgotten. May be
-        called again.
-    """
-    before = {name: get() for name, (get, _) in _singletons().items()}
-
-    def put_back() -> None:
-        _set_client(before)
-
-    return put_back
-
-
-def forget_client() -> Callable[[], None]:
-    """Make ZenML, where it is imported already, read its configuration anew.
-
-    Returns:
-        As `keep_client`.
-    """
-    put_back = keep_client()
-    _set_client({})
-    return put_back
 
 
 def _set_client(instances: dict[str, Any]) -> None:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
-from mlauth.activation import Activation, Prepared, activating
+from mlauth.activation import active
+from mlauth.environment import Activating, Activation
 from mlauth.errors import ActivationError
 from mlauth.masking import guard_output
 from prefect_mlauth import handlers, runs
 
 
-class Activating(ExitStack, AsyncExitStack):
+class Active(ExitStack, AsyncExitStack):
     """Sets the variables on entry, and puts back exactly what was there before on exit.
 
     The environment belongs to the whole process: it can be nested, but flows and tasks that run
@@ -26,7 +27,7 @@ class Activating(ExitStack, AsyncExitStack):
         prepare: reads and checks the credentials; in `async with` it runs in a thread.
     """
 
-    def __init__(self, prepare: Callable[[], Prepared]) -> None:
+    def __init__(self, prepare: Callable[[], Activating]) -> None:
         super().__init__()
         self._prepare = prepare
         self._active: list[bool] = []
@@ -42,13 +43,13 @@ class Activating(ExitStack, AsyncExitStack):
         ready = await asyncio.to_thread(self._prepare)
         return self._enter(lambda: ready)
 
-    def _enter(self, prepared: Callable[[], Prepared]) -> Activation:
+    def _enter(self, prepared: Callable[[], Activating]) -> Activation:
         if self._active:
             raise ActivationError("this login is active already: ask its block for one more")
         # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
         masking = handlers.for_children()
         guard_output()
-        manager = activating(prepared, _tell, masking)
+        manager = active(prepared, _tell, masking)
         try:
             self.callback(self._active.clear)
             self._active.append(True)
