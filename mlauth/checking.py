@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from mlauth import hosts, masking, stores
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
-from mlauth.net.http import is_loopback
+from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.report import CheckReport, Stage, StageFailed, StageResult, Status

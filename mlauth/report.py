@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlauth.errors import (
     CheckUnknown,
@@ -19,6 +19,9 @@ from mlauth.errors import (
     ResolutionError,
     StoreUnavailable,
 )
+
+if TYPE_CHECKING:
+    from mlauth.net.faults import Fault
 
 
 class Stage(str, Enum):
@@ -45,7 +48,7 @@ class StageFailed(MLAuthError):
     """Raised inside of a stage: the credentials do not work, and the message says what to do.
 
     Attributes:
-        sent: whether the service may have got the request that this is about (`mlauth.net.http`).
+        sent: whether the service may have got the request that this is about (`mlauth.net.faults`).
     """
 
     sent = False
@@ -59,6 +62,13 @@ class StageUnknown(MLAuthError):
     """
 
     sent = False
+
+
+def outcome(fault: Fault) -> StageFailed | StageUnknown:
+    """Return the error that a fault of the network is inside of a stage."""
+    error = (StageUnknown if fault.unknown else StageFailed)(fault.line)
+    error.sent = fault.sent
+    return error
 
 
 def is_unknown(error: MLAuthError) -> bool:

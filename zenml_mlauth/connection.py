@@ -22,11 +22,10 @@ from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.forks import lock
-from mlauth.net.http import Service
 from mlauth.profiles import Profile, load_profile
 from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, Status
 from mlauth.systems.zenml import host_of, near_misses, refuse_detour, refuse_netrc, url_problem
-from mlauth.systems.zenml.server import probe_server, refusal, server_info
+from mlauth.systems.zenml.server import connect, probe_server, refusal, server_info
 
 OnFailure = Literal["fail", "warn"]
 
@@ -191,7 +190,7 @@ def _reach(report: CheckReport, deadline: Deadline) -> None:
         return
     report.facts["server_url"] = url
     ca = _ca(GlobalConfiguration().store_configuration)
-    with report.stage("zenml", Stage.REACHABLE), Service(url, deadline, ca=ca) as service:
+    with report.stage("zenml", Stage.REACHABLE), connect(url, deadline, ca) as service:
         server_info(service)
     report.results.pop()  # the proof says it again
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,17 +24,17 @@ from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.deadline import Deadline
-from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable, bare
+from mlauth.errors import IdentityUnavailable, StoreError, bare
 from mlauth.net.faults import (
-    LASTING,
     TRANSIENT,
     Fault,
+    FaultError,
     broken_off,
+    busy,
     causes,
     connection_fault,
     too_late,
 )
-from mlauth.net.retrying import CONNECTING, Transient, retry_after
 from mlauth.never_pickled import NeverPickled
 from mlauth.stores import sdk
 
@@ -369,8 +369,8 @@ class Tokens:
         """Return a token; see `azure.core.credentials.TokenCredential.get_token`.
 
         Raises:
-            Transient: the identity's issuer is throttling or has a fault.
-            StoreError: there is no identity, or it is refused, or nobody was asked in time.
+            FaultError: the identity's issuer gave no answer, or nobody was asked in time.
+            StoreError: there is no identity, or it is refused.
         """
         key = (scopes, options.get("tenant_id"))
         with self._turn(deadline):
@@ -391,12 +391,12 @@ class Tokens:
                 masking.register([token.token])
                 self._kept[key] = SecretStr(token.token), token.expires_on
                 return token
-            if isinstance(explained, Transient):
+            # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
+            if isinstance(explained, Fault):
                 # MSAL keeps the answer of a fault for a while and repeats it, unasked.
                 self._credential = self._made()
-            if isinstance(explained, IdentityUnavailable):
-                self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
-            # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
+                raise FaultError(explained)
+            self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
             raise explained
 
     @contextmanager
@@ -404,9 +404,12 @@ class Tokens:
         """Let one ask at a time, and nobody begin when the time is up: az may hang for each."""
         left = deadline.remaining()
         if not left or not self._lock.acquire(timeout=left):
-            raise StoreUnavailable(
-                f"{self._identity} gave no token in time: is what issues its tokens in reach? a "
-                "busy service needs a longer timeout"
+            raise FaultError(
+                Fault(
+                    f"{self._identity} gave no token in time: is what issues its tokens in reach? "
+                    "a busy service needs a longer timeout",
+                    unknown=True,
+                )
             )
         try:
             yield
@@ -430,7 +433,7 @@ class Tokens:
         if self._answer is None or response.status_code >= 400:
             self._answer = (response.status_code, response.headers.get("Retry-After"))
 
-    def _explain(self, error: Exception) -> Exception:
+    def _explain(self, error: Exception) -> IdentityUnavailable | Fault:
         who, said = str(self._identity), str(error)
         code = re.search(r"AADSTS\d+", said)
         if code and code[0] in _REFUSALS:
@@ -438,18 +441,13 @@ class Tokens:
         if self._answer is not None:
             status, header = self._answer
             if status in TRANSIENT or (status in _IMDS_TRANSIENT and "IMDS" in who):
-                does = "throttles us" if status == 429 else "has a fault"
-                line = f"what issues tokens to the {who} {does} (HTTP {status}): try again later"
-                attempts = 1 if status in LASTING else None
-                return Transient(StoreUnavailable(line), retry_after(header), attempts=attempts)
+                return busy(f"what issues tokens to the {who}", status, header)
         if "Failed to invoke the Azure CLI" in said:
-            return StoreUnavailable(f"az gave no token within {CLI_SECONDS} s: try again")
+            return Fault(f"az gave no token within {CLI_SECONDS} s: try again", unknown=True)
         if not isinstance(self._identity, ThisMachine):
             fault = self._fault(error)
             if fault is not None:
-                kind: type[StoreError] = StoreUnavailable if fault.unknown else StoreUnreachable
-                outcome = kind(f"{who}: {fault.line}")
-                return Transient(outcome, attempts=CONNECTING) if fault.transient else outcome
+                return replace(fault, line=f"{who}: {fault.line}")
         if "for tenant" in said and "not configured" in said:
             return IdentityUnavailable(
                 f"{who}: the vault is in another tenant; use an identity of the vault's tenant"

@@ -6,7 +6,9 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 
 from mlauth.text import plain
 
@@ -24,17 +26,62 @@ _UNKNOWN_CA = {2, 18, 19, 20, 21}
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault.
+    """What kept a request from being answered; who asked turns it into an error of his own.
 
     Attributes:
         line: what, where, why, and what to do.
         unknown: whether what was asked for may be fine; else somebody must change something.
         transient: whether it is worth another attempt.
+        sent: whether the service may have got the request.
+        status: the HTTP status, if there was an answer.
+        wait: seconds that the service asks to wait.
+        location: the path that a redirect to the same origin leads to.
     """
 
     line: str
     unknown: bool = False
     transient: bool = False
+    sent: bool = False
+    status: int | None = None
+    wait: float | None = None
+    location: str | None = field(default=None, repr=False)
+
+
+class FaultError(Exception):
+    """A fault inside of a library's callback; it becomes a `Fault` again where that was called.
+
+    Attributes:
+        fault: the fault.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return self.fault.line
+
+
+def busy(
+    who: str, status: int, retry_after: str | None, *, does: str = "", fine: str = ""
+) -> Fault:
+    """Return the fault of a service that answers with a status of `TRANSIENT`.
+
+    Args:
+        who: the service, for the message.
+        status: the HTTP status.
+        retry_after: the header of that name.
+        does: what the service does, where that is known better than by the status.
+        fine: what may be fine, for the message.
+    """
+    does = does or ("throttles us" if status == 429 else "has a fault")
+    return Fault(
+        f"{who} {does} (HTTP {status}){fine}: try again later",
+        unknown=True,
+        transient=status not in LASTING,
+        status=status,
+        wait=wait_of(retry_after),
+    )
 
 
 def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | None:
@@ -135,3 +182,18 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         kept = [getattr(cause, name, None) for name in ("reason", "inner_exception")]
         nested = [cause.__cause__ or cause.__context__, *kept, *cause.args]
         waiting += [each for each in nested if isinstance(each, BaseException)]
+
+
+def wait_of(header: str | None) -> float | None:
+    """Return the seconds of a `Retry-After` header (RFC 9110: seconds or a date), if it has any."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        when = parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    if when.tzinfo is None:  # "-0000", which RFC 5322 has for a time in UTC of unknown origin
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

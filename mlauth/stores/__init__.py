@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
-from mlauth.errors import MissingDependency
+from mlauth.errors import MissingDependency, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.forks import load
 from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
+    from mlauth.net.faults import Fault
     from mlauth.references import SecretReference
 
 _MODULES = ("azurekv", "env", "file", "memory")
@@ -174,6 +175,11 @@ def hosts(reference: SecretReference) -> tuple[str, ...]:
     """Return the hosts that a credential would be sent to, to read or write a reference."""
     store = new_store(reference.scheme)
     return store.hosts(reference) if isinstance(store, RemoteStore) else ()
+
+
+def outcome(fault: Fault) -> StoreError:
+    """Return the error that a fault of the network is to a store."""
+    return (StoreUnavailable if fault.unknown else StoreUnreachable)(fault.line)
 
 
 def sdk(name: str, extra: str) -> Any:

@@ -33,15 +33,22 @@ from mlauth.errors import (
     SecretNotFound,
     SecretUnusable,
     StoreError,
-    StoreUnavailable,
     StoreUnreachable,
     bare,
 )
-from mlauth.net.faults import LASTING, TRANSIENT, broken_off, connection_fault, too_late
-from mlauth.net.retrying import CONNECTING, Transient, retry, retry_after
+from mlauth.net.faults import (
+    TRANSIENT,
+    Fault,
+    FaultError,
+    broken_off,
+    busy,
+    connection_fault,
+    too_late,
+)
+from mlauth.net.retrying import retry
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret, sdk
+from mlauth.stores import Access, Grammar, StoredSecret, outcome, sdk
 from mlauth.text import plain
 
 if TYPE_CHECKING:
@@ -236,7 +243,7 @@ class _Vault:
         """Give the client a token: it asks once the vault's challenge has said for what."""
         asked = {scope.removesuffix("/.default").rstrip("/").lower() for scope in scopes}
         if asked != {self._audience}:
-            raise self._another_service()
+            raise FaultError(self._another_service())
         deadline: Deadline = self._calling.deadline
         token = self._tokens.get(f"{self._audience}/.default", deadline=deadline, **options)
         self._primed.set()
@@ -247,9 +254,12 @@ class _Vault:
         """Let no request begin after the deadline of the call that this thread makes."""
         deadline: Deadline = self._calling.deadline
         if not deadline.remaining():
-            raise StoreUnavailable(
-                f"{self._host} was not asked, because no time was left: give a busy service, or "
-                "the identity's endpoint, a longer timeout"
+            raise FaultError(
+                Fault(
+                    f"{self._host} was not asked, because no time was left: give a busy service, "
+                    "or the identity's endpoint, a longer timeout",
+                    unknown=True,
+                )
             )
 
     def call(
@@ -277,70 +287,78 @@ class _Vault:
     ) -> T:
         """Call the client, and something right before each attempt."""
 
-        def attempt() -> T:
+        def attempt() -> T | Fault:
             before()
             self._calling.deadline = deadline
-            self.in_time()
             seconds = deadline.remaining()
             options = {"connection_timeout": seconds, "read_timeout": seconds}
             try:
+                self.in_time()
                 return function(self._client, options)
-            except (StoreError, Transient) as error:
-                explained: Exception = bare(error)
+            except FaultError as error:
+                return error.fault
+            except StoreError as error:
+                explained: StoreError | Fault = bare(error)
             except Exception as error:
                 explained = self._explain(error, reference, deadline)
+            if isinstance(explained, Fault):
+                return explained
             # After the `except`: frames and exceptions of the SDK hold requests and answers.
             raise explained
 
-        return retry(attempt, deadline)
+        result = retry(attempt, deadline)
+        if isinstance(result, Fault):
+            raise outcome(result)
+        return result
 
     def _explain(
         self, error: Exception, reference: SecretReference, deadline: Deadline
-    ) -> Exception:
+    ) -> StoreError | Fault:
         exceptions = sdk("azure.core.exceptions", "azurekv")
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
             return self._answered(error, reference, deadline)
         http = sdk("mlauth.azure.transport", "azurekv")
         unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None and unread.response.status_code in TRANSIENT:
-            return self._busy(unread.response.status_code, unread.response.headers)
+            answer = unread.response
+            return busy(self._host, answer.status_code, answer.headers.get("Retry-After"))
         if unread is not None:
-            return StoreUnreachable(f"{self._host} {unread}: is a proxy in the way?")
+            return Fault(f"{self._host} {unread}: is a proxy in the way?")
         if setting is not None:
-            return StoreUnreachable(f"{self._host} is not asked: {setting}")
+            return Fault(f"{self._host} is not asked: {setting}")
         if isinstance(error, ValueError) and "challenge resource" in str(error):
             return self._another_service()
         # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
         odd = (exceptions.DecodeError, exceptions.HttpResponseError)
         if type(error) in odd or not isinstance(error, (exceptions.AzureError, OSError)):
-            return StoreUnreachable(
+            return Fault(
                 f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
         fault = connection_fault(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
         if fault is None and too_late(error):
-            return StoreUnavailable(
+            return Fault(
                 f"{self._host} gave no answer in time: is a firewall or proxy in the way? a busy "
-                "service needs a longer timeout"
+                "service needs a longer timeout",
+                unknown=True,
             )
-        fault = fault or broken_off(self._host)
-        kind = StoreUnavailable if fault.unknown else StoreUnreachable
-        outcome = kind(fault.line)
-        return Transient(outcome, attempts=CONNECTING) if fault.transient else outcome
+        return fault or broken_off(self._host)
 
-    def _another_service(self) -> StoreUnreachable:
-        return StoreUnreachable(
+    def _another_service(self) -> Fault:
+        return Fault(
             f"{self._host} asks for a token of another service than the vaults of its cloud, and "
             f"gets none: use the vault's own name, and set {AUTHORITY} in a cloud of your own"
         )
 
-    def _answered(self, error: Any, reference: SecretReference, deadline: Deadline) -> Exception:
+    def _answered(
+        self, error: Any, reference: SecretReference, deadline: Deadline
+    ) -> StoreError | Fault:
         status: int = error.status_code
         code, message = _said(error)
-        headers = error.response.headers if error.response is not None else {}
+        wait = error.response.headers.get("Retry-After") if error.response is not None else None
         if code == "ObjectIsBeingRecovered":
-            return self._busy(status, headers, "is still recovering the secret")
+            return busy(self._host, status, wait, does="is still recovering the secret")
         if status in TRANSIENT:
-            return self._busy(status, headers)
+            return busy(self._host, status, wait)
         if status == 404:
             return SecretNotFound(self._missing(reference, deadline))
         if status == 409 and code == "ObjectIsDeletedButRecoverable":
@@ -352,7 +370,7 @@ class _Vault:
             kind, why = _refusal(code, message, reference, str(self._tokens))
             return kind(why)
         if 300 <= status < 400:
-            return StoreUnreachable(
+            return Fault(
                 f"{self._host} redirects ({status}), and a token is sent to no other "
                 "place: is a proxy in the way?"
             )
@@ -360,12 +378,6 @@ class _Vault:
             f"{self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
             "Key Vault, and is nothing in the way?"
         )
-
-    def _busy(self, status: int, headers: Mapping[str, str], why: str | None = None) -> Transient:
-        why = why or {429: "throttles us"}.get(status, "has a fault")
-        outcome = StoreUnavailable(f"{self._host} {why} (HTTP {status}): try again later")
-        attempts = 1 if status in LASTING else None
-        return Transient(outcome, retry_after(headers.get("Retry-After")), attempts=attempts)
 
     def _missing(self, reference: SecretReference, deadline: Deadline) -> str:
         """Say if a secret that is not there was deleted: one more request, with the same right."""

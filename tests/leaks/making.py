@@ -24,8 +24,9 @@ from mlauth.checking import Examination, examine
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating
 from mlauth.masking import MaskingFormatter
-from mlauth.net import faults, retrying
-from mlauth.net.http import Service
+from mlauth.net import faults
+from mlauth.net.http import Answer, Basic, Bearer, Service
+from mlauth.net.route import Client
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
@@ -197,15 +198,12 @@ def component(here: Here) -> Any:
     )
 
 
-def answered(here: Here) -> Any:
+def asked(here: Here) -> tuple[Service, Answer]:
     with here.server() as server, Service(server.url, Deadline(5)) as service:
-        return service.request("POST", "/", data={"password": here.key}, token=here.token)
-
-
-def service(here: Here) -> Any:
-    with here.server() as server, Service(server.url, Deadline(5)) as made:
-        made.request("POST", "/", data={"password": here.key}, token=here.token)
-        return made
+        form, auth = {"password": here.key}, Bearer(SecretStr(here.token))
+        answer = service.request("POST", "/", data=form, auth=auth, keep=["content-type"])
+        assert isinstance(answer, Answer)
+        return service, answer
 
 
 def literal(here: Here) -> Any:
@@ -294,8 +292,11 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.net.faults.Fault": lambda here: faults.connection_fault(
         here.error(socket.gaierror), "host", trust="trust"
     ),
-    "mlauth.net.http.Answer": answered,
-    "mlauth.net.http.Service": service,
+    "mlauth.net.faults.FaultError": lambda here: faults.FaultError(faults.Fault("a line")),
+    "mlauth.net.http.Answer": lambda here: asked(here)[1],
+    "mlauth.net.http.Basic": lambda here: Basic("user", SecretStr(here.key)),
+    "mlauth.net.http.Bearer": lambda here: Bearer(SecretStr(here.token)),
+    "mlauth.net.http.Service": lambda here: asked(here)[0],
     "mlauth.never_pickled.NeverPickled": lambda here: NeverPickled(),
     "mlauth.profiles.Profile": lambda here: load_profile("p", here.config()),
     "mlauth.profiles.Settings": lambda here: Settings(profile="p"),
@@ -303,9 +304,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.masking.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
     "mlauth.resolving.ResolvedSecret": lambda here: mlauth.resolve(here.reference("key")),
-    "mlauth.net.retrying.Transient": lambda here: retrying.Transient(
-        errors.StoreUnavailable("later")
-    ),
+    "mlauth.net.route.Client": lambda here: Client(),
     "mlauth.systems.zenml.rotation.Ready": ready,
     "mlauth.systems.zenml.rotation.Rotation": lambda here: Rotation(
         "flows", "https://url", "key", SecretReference.parse(here.reference("key")), None, None

@@ -17,7 +17,7 @@ from mlauth import MLAuthError, SecretReference, stores
 from mlauth.azure import identity as azure_identity
 from mlauth.azure.identity import Tokens, choose
 from mlauth.deadline import Deadline
-from mlauth.net.retrying import Transient
+from mlauth.net.faults import FaultError
 from mlauth.record import own_environment
 from tests.leaks.canaries import canary, leaks, token
 from tests.leaks.watching import Watch, watching
@@ -135,7 +135,7 @@ class Place:
         assert leaks(text, *self.values) == []
         for error in raised:
             # What issues tokens is asked by what tries again.
-            assert isinstance(error, (MLAuthError, Transient)), repr(error)
+            assert isinstance(error, (MLAuthError, FaultError)), repr(error)
             assert "\n" not in str(error)
             assert str(error).isprintable()
 

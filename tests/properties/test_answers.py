@@ -19,7 +19,7 @@ from mlauth import SecretReference, ZenMLCredentials, masking
 from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError
-from mlauth.net.retrying import retry_after
+from mlauth.net.faults import wait_of
 from mlauth.report import Status
 from mlauth.resolving import read_all
 from mlauth.stores import memory
@@ -179,7 +179,7 @@ def test_zenmls_answers(zenml: Settable, path: str) -> None:
 @given(st.text(max_size=40) | st.sampled_from(["Mon, 1 Jan 99999999999 00:00:00 GMT"]))
 @example("Wed, 21 Oct 2015 07:28:00 -0000")
 def test_whatever_a_service_asks_to_wait(header: str) -> None:
-    seconds = retry_after(header)
+    seconds = wait_of(header)
     assert seconds is None or seconds >= 0
 
 

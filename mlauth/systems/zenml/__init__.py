@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
-from mlauth.net.http import (
+from mlauth.net.route import (
     ca_problem,
     has_plain_host,
     is_loopback,
@@ -25,7 +25,7 @@ from mlauth.references import SecretReference, holds_key
 from mlauth.report import CheckReport
 from mlauth.systems import Credentials, Exports
 from mlauth.systems.zenml.isolation import VERIFY_SSL, Isolation
-from mlauth.systems.zenml.server import probe_server
+from mlauth.systems.zenml.server import CLIENT, probe_server
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
 URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
@@ -149,7 +149,7 @@ class ZenMLCredentials(Credentials):
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look for near misses and left-overs; see `Credentials.configured`."""
         if self.ca_bundle:
-            problem = ca_problem(self.ca_bundle)
+            problem = ca_problem(self.ca_bundle, CLIENT)
             if problem:
                 raise InvalidCredentials(f"{problem}: correct ca_bundle")
         else:
@@ -298,7 +298,7 @@ def refuse_ca(url: str, environment: Mapping[str, str]) -> None:
         InvalidCredentials: it cannot.
     """
     ca = ca_of(environment)
-    problem = ca_problem(ca) if ca is not None and url.startswith("https") else None
+    problem = ca_problem(ca, CLIENT) if ca is not None and url.startswith("https") else None
     if problem:
         raise InvalidCredentials(f"{problem}: correct {VERIFY_SSL}")
 
@@ -309,7 +309,7 @@ def refuse_netrc(url: str) -> None:
     Raises:
         InvalidCredentials: there is one for the server, or for every host.
     """
-    problem = netrc_problem(url)
+    problem = netrc_problem(url, CLIENT)
     if problem:
         raise InvalidCredentials(problem)
 

@@ -32,7 +32,7 @@ from mlauth.errors import (
     RotationFailed,
     RotationIncomplete,
 )
-from mlauth.net.http import Answer, Service
+from mlauth.net.http import Answer, Bearer, Service
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Profile, load_profile
 from mlauth.references import SecretReference
@@ -41,7 +41,7 @@ from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
 from mlauth.stores import WritableStore, new_store, schemes
 from mlauth.systems.zenml import API_TOKEN, Administrator, ZenMLCredentials, ca_of, key_problem
-from mlauth.systems.zenml.server import current_user, log_in, probe_server
+from mlauth.systems.zenml.server import ask, connect, current_user, log_in, probe_server
 from mlauth.text import plain
 
 DAY = 24 * 60
@@ -176,13 +176,13 @@ class _Server:
     ) -> Answer:
         """Ask; what changes something is never asked twice."""
         url = self.credentials.store_url
-        with Service(url, deadline, ca=_ca(self.credentials)) as service:
-            token = self.token.get_secret_value()
-            return service.request(method, path, json=body, token=token, once=body is not None)
+        with connect(url, deadline, _ca(self.credentials)) as service:
+            auth = Bearer(self.token)
+            return ask(service, method, path, json=body, auth=auth, once=body is not None)
 
     def look(self, deadline: Deadline) -> _Key:
         answer = self.ask("GET", self.key, deadline)
-        content = answer.body if isinstance(answer.body, dict) else {}
+        content = answer.json if isinstance(answer.json, dict) else {}
         try:
             metadata = content["metadata"]
             rotated, minutes = metadata["last_rotated"], metadata["retain_period_minutes"]
@@ -426,7 +426,7 @@ def _prepare(
         raise as_one(list(examination.errors.values()), examination.report)
     value = examination.values["zenml"]["api_key"]
     token = examination.exports["zenml"].secrets[API_TOKEN]
-    with Service(credentials.store_url, deadline, ca=_ca(credentials)) as service:
+    with connect(credentials.store_url, deadline, _ca(credentials)) as service:
         account = current_user(service, token, credentials.service_account)
         if profile.zenml_admin:
             token = _administrator(service, profile.zenml_admin, deadline)
@@ -457,7 +457,7 @@ def _administrator(service: Service, who: Administrator, deadline: Deadline) -> 
 
 def _made(answer: Answer) -> tuple[SecretStr, object] | None:
     """Return the value that an answer holds, and when it was made, if it holds one."""
-    content = answer.body.get("body") if isinstance(answer.body, dict) else None
+    content = answer.json.get("body") if isinstance(answer.json, dict) else None
     content = content if isinstance(content, dict) else {}
     value = content.get("key")
     if answer.status == 200 and isinstance(value, str) and key_problem(value) is None:
@@ -497,7 +497,7 @@ def _id_of(key: SecretStr) -> str:
 
 def _is_refusal(answer: Answer) -> bool:
     """Say whether ZenML itself refused: a text, or the name of an exception and a text."""
-    detail = answer.body.get("detail") if isinstance(answer.body, dict) else None
+    detail = answer.json.get("detail") if isinstance(answer.json, dict) else None
     texts = detail if isinstance(detail, list) and len(detail) == 2 else [detail]
     return (
         400 <= answer.status < 500

@@ -19,13 +19,17 @@ from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.deadline import Deadline
-from mlauth.net.http import (
-    Answer,
-    Service,
-)
-from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown
+from mlauth.net.faults import Fault
+from mlauth.net.http import Answer, Bearer, Service, Text
+from mlauth.net.route import Client
+from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, outcome
 from mlauth.text import plain
 
+CLIENT = Client(
+    "ZenML's client",
+    "ca_bundle or ZENML_STORE_VERIFY_SSL",
+    "give the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)",
+)
 _LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
 
 
@@ -65,7 +69,7 @@ def probe_server(
     with ExitStack() as stack:
         with report.stage("zenml", Stage.REACHABLE) as result:
             # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
-            service = stack.enter_context(Service(url, deadline, ca=ca))
+            service = stack.enter_context(connect(url, deadline, ca))
             info = server_info(service)
             result.detail = f"{url} is a ZenML server"
         with report.stage("zenml", Stage.COMPATIBLE) as result:
@@ -74,8 +78,9 @@ def probe_server(
             result.warnings += [warning] if warning else []
         with report.stage("zenml", Stage.AUTHENTICATED) as result:
             if key is not None:
-                form = {"grant_type": "zenml-api-key", "password": key.get_secret_value()}
-                token, expires_at = _login(service, form)
+                token, expires_at = _login(
+                    service, {"grant_type": "zenml-api-key", "password": key}
+                )
                 if expires_at:
                     report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
@@ -99,14 +104,31 @@ def probe_server(
     return token, ids
 
 
+def connect(url: str, deadline: Deadline, ca: str | None) -> Service:
+    """Return a server to ask; see `mlauth.net.http.Service`."""
+    return Service(url, deadline, ca=ca, client=CLIENT)
+
+
+def ask(service: Service, method: str, path: str, **what: Any) -> Answer:
+    """Ask a server; see `mlauth.net.http.Service.request`.
+
+    Raises:
+        StageFailed, StageUnknown: there was a fault.
+    """
+    answer = service.request(method, path, **what)
+    if isinstance(answer, Fault):
+        raise outcome(answer)
+    return answer
+
+
 def server_info(service: Service) -> dict[str, Any]:
     """Ask a ZenML server what it is; needs no credential.
 
     Raises:
         StageFailed, StageUnknown: there is no ZenML server, or no way to it.
     """
-    answer = service.request("GET", "/api/v1/info")
-    body = answer.body
+    answer = ask(service, "GET", "/api/v1/info")
+    body = answer.json
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("version"), str):
         return body
     raise StageFailed(
@@ -146,20 +168,15 @@ def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
     Raises:
         StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
     """
-    form = {
-        "grant_type": "password",
-        "username": user,
-        "password": password.get_secret_value(),
-    }
-    token, _ = _login(service, form)
+    token, _ = _login(service, {"grant_type": "password", "username": user, "password": password})
     masking.register([token.get_secret_value()])
     return token
 
 
-def _login(service: Service, form: Mapping[str, str]) -> tuple[SecretStr, datetime | None]:
+def _login(service: Service, form: Mapping[str, Text]) -> tuple[SecretStr, datetime | None]:
     asked = datetime.now(timezone.utc)
-    answer = service.request("POST", "/api/v1/login", data=form)
-    body = answer.body if isinstance(answer.body, dict) else {}
+    answer = ask(service, "POST", "/api/v1/login", data=form)
+    body = answer.json if isinstance(answer.json, dict) else {}
     token, seconds = body.get("access_token"), body.get("expires_in")
     if answer.status == 200 and isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
         if isinstance(seconds, (int, float)) and 0 < seconds < 10**9:
@@ -193,7 +210,7 @@ _REFUSALS = {
 
 
 def _refusal(answer: Answer, url: str) -> str:
-    said = json.dumps(answer.body) if answer.body is not None else ""
+    said = json.dumps(answer.json) if answer.json is not None else ""
     return refusal(said, url, f"HTTP {answer.status}")
 
 
@@ -221,10 +238,10 @@ def current_user(service: Service, token: SecretStr, expected: str | None = None
     Raises:
         StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
     """
-    answer = service.request("GET", "/api/v1/current-user", token=token.get_secret_value())
+    answer = ask(service, "GET", "/api/v1/current-user", auth=Bearer(token))
     if answer.status in (401, 403):
         raise StageFailed(_refusal(answer, service.url))
-    body = answer.body if isinstance(answer.body, dict) else {}
+    body = answer.json if isinstance(answer.json, dict) else {}
     inner, name = body.get("body"), body.get("name")
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
         name = None
@@ -254,17 +271,18 @@ def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -
 
 
 def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: str) -> str:
-    answer = service.request(
+    answer = ask(
+        service,
         "GET",
         f"/api/v1/{kind}s",
-        token=token.get_secret_value(),
+        auth=Bearer(token),
         params={"name": f"equals:{name}", "size": "2"},
     )
     if answer.status == 403:
         raise StageFailed(
             f"service account {account!r} may not see {kind}s: give it a role for that"
         )
-    items = answer.body.get("items") if isinstance(answer.body, dict) else None
+    items = answer.json.get("items") if isinstance(answer.json, dict) else None
     if answer.status != 200 or not isinstance(items, list):
         raise StageFailed(_unexpected(service, f"/api/v1/{kind}s", answer))
     for item in items:

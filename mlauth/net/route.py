@@ -1,0 +1,197 @@
+"""The route to a service and the trust in it: those of requests, which systems' clients use.
+
+So what passes here passes there; but this machine is never asked through a proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from importlib.util import find_spec
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from mlauth.forks import importing
+from mlauth.net.faults import Fault, FaultError
+
+if TYPE_CHECKING:
+    import httpx
+
+# Of everything else (`\`, `%2e`, full-width letters, a user) some program makes another host.
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Client:
+    """A system's own client, in words for messages.
+
+    Attributes:
+        name: whose client it is.
+        ca_setting: where a CA bundle is given.
+        trust: how a CA is made known.
+    """
+
+    name: str = "the system's client"
+    ca_setting: str = "ca_bundle"
+    trust: str = "give the CA as ca_bundle"
+
+
+def has_plain_host(url: str) -> bool:
+    """Say whether every program takes the same host from a URL, whatever its parser."""
+    return bool(_HOST_AND_PORT.fullmatch(urlsplit(url).netloc)) and "\\" not in url
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL points to this machine, whatever program reads it."""
+    if not has_plain_host(url):
+        return False
+    host = urlsplit(url).hostname or ""
+    # glibc alone, as in most containers, looks `x.localhost` up in DNS.
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def makes_a_detour(url: str) -> bool:
+    """Say whether requests would ask a server on this machine through a proxy."""
+    return is_loopback(url) and _proxy(url) is not None
+
+
+def proxy_to(url: str, client: Client) -> httpx.URL | None:
+    """Return the proxy to ask a URL through, or None.
+
+    Raises:
+        FaultError: what the environment names is no proxy that HTTP can use, or a SOCKS proxy.
+    """
+    proxy = None if is_loopback(url) else _proxy(url)
+    if proxy is None:
+        return None
+    parts = urlsplit(url)
+    line = (
+        f"{parts.netloc} is to be reached through the proxy of {parts.scheme.upper()}_PROXY or "
+        "ALL_PROXY here"
+    )
+    what_to_do = "name one with http://host:port, or put the host into NO_PROXY"
+    if proxy.scheme.startswith("socks"):
+        if find_spec("socks") is None:
+            raise FaultError(
+                Fault(f"{line}, and {client.name} cannot use SOCKS without PySocks: {what_to_do}")
+            )
+        raise FaultError(Fault(f"{line}, and mlauth cannot use SOCKS: {what_to_do}", unknown=True))
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise FaultError(Fault(f"{line}, which is no proxy for HTTP: {what_to_do}"))
+    return proxy
+
+
+def _proxy(url: str) -> httpx.URL | None:
+    """Return the proxy through which requests asks a URL here, or None.
+
+    Not as text: httpx's URLs do not show the password in one.
+    """
+    if not getproxies():
+        return None
+    # The rule for NO_PROXY differs from httpx's, and from version to version, so requests is asked.
+    # Imported where a proxy is configured: 0.1 s, which nobody else is to wait for.
+    with importing:
+        import httpx
+        from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+
+    chosen = select_proxy(url, get_environ_proxies(url))
+    try:
+        return httpx.URL(prepend_scheme_if_needed(chosen, "http")) if chosen else None
+    except (ValueError, TypeError, httpx.InvalidURL):  # TypeError: requests', of a URL without host
+        return httpx.URL()
+
+
+def netrc_problem(url: str, client: Client) -> str | None:
+    """Say whether `.netrc` makes requests send something else than the token that it is given.
+
+    Seen with requests 2.34: an entry for the host, or `default`, replaces the
+    `Authorization` header (https://github.com/psf/requests/issues/3929). httpx does not read it.
+    """
+    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    found = [name for name in files if os.path.exists(os.path.expanduser(name))]
+    if not found:
+        return None
+    with importing:
+        from requests.utils import get_netrc_auth
+
+    try:
+        if get_netrc_auth(url) is None:
+            return None
+    except UnicodeDecodeError:
+        return (
+            f"{found[0]} is no text, and {client.name} stops there: correct it, or set "
+            "NETRC=/dev/null"
+        )
+    return (
+        f"{found[0]} has an entry for {urlsplit(url).hostname} or a default one, and "
+        f"{client.name} would send that in place of its token: remove the entry, or set "
+        "NETRC=/dev/null"
+    )
+
+
+def ca_problem(ca: str, client: Client) -> str | None:
+    """Say what is wrong with a CA bundle (path or PEM text), or return None."""
+    if not ca:
+        return "the CA bundle has an empty name"
+    if "-----BEGIN" not in ca and os.path.isdir(ca):
+        return f"the CA bundle {ca} is a directory, which {client.name} does not take"
+    try:
+        _context(ca)
+    except FileNotFoundError:
+        return f"the CA bundle {_name(ca)} does not exist"
+    except (ssl.SSLError, OSError, ValueError, TypeError):
+        return f"the CA bundle {_name(ca)} cannot be read as PEM certificates"
+    return None
+
+
+def _name(ca: str) -> str:
+    return "given as text" if "-----BEGIN" in ca else " ".join(ca.split())
+
+
+def _context(ca: str) -> ssl.SSLContext:
+    if "-----BEGIN" in ca:
+        return ssl.create_default_context(cadata=ca)
+    return ssl.create_default_context(cafile=ca)
+
+
+def trust_in(ca: str | None, client: Client, *, tls: bool) -> ssl.SSLContext | None:
+    """Return what requests would trust here, or None where that is what certifi has.
+
+    Args:
+        ca: see `mlauth.net.http.Service`.
+        client: the client, for messages.
+        tls: whether TLS is spoken at all.
+
+    Raises:
+        FaultError: the CA bundle cannot be used.
+    """
+    if not tls:
+        # Loading the CAs costs more than the request; a context without any trusts nobody.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca:
+        problem = ca_problem(ca, client)
+        if problem:
+            raise FaultError(Fault(f"{problem}: correct {client.ca_setting}"))
+        return _context(ca)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        if os.path.isdir(path):  # requests takes one, with the names that c_rehash gives
+            return ssl.create_default_context(capath=path)
+        if not os.path.exists(path):  # nor is PEM text, which requests does not take
+            raise FaultError(Fault(f"the CA bundle {_name(path)} does not exist: correct {name}"))
+        problem = ca_problem(path, client)
+        if problem:
+            raise FaultError(Fault(f"{problem}: correct {name}"))
+        return _context(path)
+    return None
