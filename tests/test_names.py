@@ -31,7 +31,6 @@ LEFT = {
     "activation.py": {"zenml"},
     "checking.py": {"zenml"},
     "cli.py": {"zenml"},
-    "net/http.py": {"zenml"},
     "profiles.py": {"key vault", "zenml"},
     "report.py": {"zenml"},
 }

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from mlauth import masking
 from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, bare
+from mlauth.extras import sdk
 from mlauth.net.faults import (
     TRANSIENT,
     Fault,
@@ -36,7 +37,6 @@ from mlauth.net.faults import (
     too_late,
 )
 from mlauth.never_pickled import NeverPickled
-from mlauth.stores import sdk
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
-from mlauth.errors import MissingDependency, StoreError, StoreUnavailable, StoreUnreachable
+from mlauth.errors import StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.forks import load
 from mlauth.never_pickled import NeverPickled
 
@@ -180,26 +180,6 @@ def hosts(reference: SecretReference) -> tuple[str, ...]:
 def outcome(fault: Fault) -> StoreError:
     """Return the error that a fault of the network is to a store."""
     return (StoreUnavailable if fault.unknown else StoreUnreachable)(fault.line)
-
-
-def sdk(name: str, extra: str) -> Any:
-    """Import a module of a store's SDK.
-
-    Args:
-        name: the module.
-        extra: the extra of mlauth that installs it.
-
-    Raises:
-        MissingDependency: it is not installed.
-    """
-    try:
-        return load(name)
-    except ImportError as error:
-        missing = (error.name or name).partition(".")[0]
-        raise MissingDependency(
-            f"the library for {extra} is not installed here ({missing} is missing): put "
-            f"mlauth[{extra}] into the worker's image or environment"
-        ) from None
 
 
 @cache

@@ -36,6 +36,7 @@ from mlauth.errors import (
     StoreUnreachable,
     bare,
 )
+from mlauth.extras import sdk
 from mlauth.net.faults import (
     TRANSIENT,
     Fault,
@@ -48,7 +49,7 @@ from mlauth.net.faults import (
 from mlauth.net.retrying import retry
 from mlauth.record import own_environment
 from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret, outcome, sdk
+from mlauth.stores import Access, Grammar, StoredSecret, outcome
 from mlauth.text import plain
 
 if TYPE_CHECKING:
