@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
-from mlauth import hosts, masking, stores
+from mlauth import hosts, masking
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
 from mlauth.net.route import is_loopback
@@ -21,6 +21,7 @@ from mlauth.references import SecretReference
 from mlauth.report import CheckReport, Stage, StageFailed, StageResult, Status
 from mlauth.resolving import Expired, all_or_errors, try_all
 from mlauth.stores import StoredSecret
+from mlauth.storing import hosts_of
 from mlauth.systems import Credentials, Exports
 from mlauth.systems.zenml import (
     API_KEY,
@@ -200,7 +201,7 @@ def _walk(examination: Examination, deadline: Deadline, verify: bool, expired: E
 
 def _refusal(credentials: Credentials) -> str | None:
     """Say why credentials may not go to the hosts that they name, or return None."""
-    read_from = (host for ref in credentials.references().values() for host in stores.hosts(ref))
+    read_from = (host for ref in credentials.references().values() for host in hosts_of(ref))
     return hosts.refusal([*credentials.hosts(), *read_from])
 
 

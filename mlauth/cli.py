@@ -16,7 +16,6 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from mlauth import stores
 from mlauth.activation import prepare
 from mlauth.checking import check
 from mlauth.deadline import Deadline
@@ -33,6 +32,7 @@ from mlauth.references import SecretReference
 from mlauth.report import CheckReport, Status, is_unknown
 from mlauth.resolving import read_all
 from mlauth.signals import as_python_found_them, uninterrupted
+from mlauth.storing import SecretStore
 from mlauth.systems.zenml.rotation import DAY, prepare_zenml
 
 PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
@@ -223,7 +223,7 @@ def explain(reference: str) -> None:
         deadline = Deadline(settings().timeout)
     except (InvalidReference, InvalidProfile, InvalidCredentials) as error:
         _fail(str(error), WRONG_USE)
-    access = stores.new_store(parsed.scheme).describe(parsed.whole())
+    access = SecretStore(parsed.scheme).describe(parsed)
     _say(f"reference  {parsed}")
     # A control character would write lines of its own.
     place = "".join(each if each.isprintable() else repr(each)[1:-1] for each in access.place)

@@ -1,15 +1,14 @@
 """Secret references: URIs that say where a value lives, never what it is.
 
-Grammar: `scheme://where/what[?name=value…][#key]`. What stands between `://` and `?` belongs to
-the store (percent-encoding is decoded); `#key` picks one field of a secret that holds several.
+Grammar: `scheme://where/what[?name=value…][#key]`. What stands between `://` and `?` is a place in
+the store: it is split at slashes, then each part is decoded, so `%2F` is a slash in a part. `#key`
+picks one field of a secret that holds several.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -19,6 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from mlauth import stores
 from mlauth.errors import InvalidReference
 from mlauth.known import KEY_SHAPES
+from mlauth.stores import Place
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
 # So that a key in the place of a name is not echoed.
@@ -36,40 +36,21 @@ class SecretReference:
 
     Attributes:
         scheme: the store, for instance `file`.
-        location: the place in the store, decoded, for instance `/run/secrets/team/api-key`.
-        query: options of the store, for instance `{"version": "3"}`.
+        place: where it is in the store, with the options of the store.
         key: the field to pick from a JSON secret, or None for the whole.
     """
 
     scheme: str
-    location: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    place: Place
     key: str | None = None
 
-    def __post_init__(self) -> None:
-        # A read-only copy in a fixed order: equal references are equal, hash alike, read alike.
-        object.__setattr__(self, "query", MappingProxyType(dict(sorted(self.query.items()))))
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
     def __str__(self) -> str:
-        text = f"{self.scheme}://{quote(self.location, safe='/:@!$&()*+,;=~')}"
-        if self.query:
-            text += "?" + "&".join(
-                f"{quote(name, safe='')}={quote(value, safe='')}"
-                for name, value in self.query.items()
-            )
-        if self.key is not None:
-            text += "#" + quote(self.key, safe="/:@!$&()*+,;=~?")
-        return text
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return SecretReference, (self.scheme, self.location, dict(self.query), self.key)
+        text = f"{self.scheme}://{self.place}"
+        return text if self.key is None else f"{text}#{quote(self.key, safe='/:@!$&()*+,;=~?')}"
 
     def whole(self) -> SecretReference:
         """Return the reference to the whole secret, without `#key`: what is read, once."""
-        return SecretReference(self.scheme, self.location, self.query)
+        return SecretReference(self.scheme, self.place)
 
     @classmethod
     def parse(cls, text: str) -> SecretReference:
@@ -86,7 +67,7 @@ class SecretReference:
         if not separator or not _SCHEME.match(scheme) or _KEYS.search(text):
             raise InvalidReference(_not_a_reference(text))
         rest, hash_sign, key = rest.partition("#")
-        location, question_mark, query_text = rest.partition("?")
+        location, question_mark, options_text = rest.partition("?")
         grammar = stores.grammar(scheme)
         if grammar is None:
             # A password may stand in a URL of another kind: only the scheme is safe to repeat.
@@ -97,32 +78,31 @@ class SecretReference:
         where = f"a reference to {scheme}"
         try:
             text.encode()  # what a person typed may hold lone surrogates, which no store can name
-            place = unquote(location, errors="strict")
-            query = _parse_query(query_text, where)
+            parts = tuple(unquote(part, errors="strict") for part in location.split("/"))
+            options = _parse_options(options_text, where)
             picked = unquote(key, errors="strict") if key else None
         except UnicodeError:
             raise InvalidReference(
                 f"{where} is not UTF-8, or its percent-encoding is not"
             ) from None
-        problem = grammar.problem(place)
+        problem = grammar.problem(parts)
         if problem:
             raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
-        reference = cls(scheme, place, query, picked)
-        where = f"the {scheme} reference {cls(scheme, place)}"
-        if (hash_sign and not key) or (question_mark and not query_text):
+        where = f"the {scheme} reference {cls(scheme, Place(parts))}"
+        if (hash_sign and not key) or (question_mark and not options_text):
             empty = "#" if hash_sign and not key else "?"
             raise InvalidReference(f"{where} has an empty part after {empty!r}: {grammar.form}")
-        unknown = sorted(set(reference.query) - set(grammar.query))
+        unknown = sorted(set(options) - set(grammar.options))
         if unknown:
-            known = ", ".join(sorted(grammar.query)) or "none"
+            known = ", ".join(sorted(grammar.options)) or "none"
             raise InvalidReference(
                 f"{where} has the unknown option {unknown[0]!r} (known: {known}): remove it"
             )
-        for name, value in reference.query.items():
-            problem = grammar.query[name](value)
+        for name, value in sorted(options.items()):
+            problem = grammar.options[name](value)
             if problem:
                 raise InvalidReference(f"{where}: the option {name!r} {problem}")
-        return reference
+        return cls(scheme, Place(parts, options), picked)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -152,17 +132,17 @@ def holds_key(text: str) -> bool:
     return bool(_KEYS.search(text))
 
 
-def _parse_query(text: str, where: str) -> dict[str, str]:
-    query: dict[str, str] = {}
+def _parse_options(text: str, where: str) -> dict[str, str]:
+    options: dict[str, str] = {}
     for item in text.split("&") if text else []:
         name, _, value = item.partition("=")
         name, value = unquote(name, errors="strict"), unquote(value, errors="strict")
         if not name or not value:
             raise InvalidReference(f"{where} has an option without a {'value' if name else 'name'}")
-        if name in query:
+        if name in options:
             raise InvalidReference(f"{where} has the option {name!r} twice")
-        query[name] = value
-    return query
+        options[name] = value
+    return options
 
 
 def _not_a_reference(text: str) -> str:
@@ -173,7 +153,9 @@ def _not_a_reference(text: str) -> str:
             "a template that nothing replaced stands where a secret reference belongs; "
             f"write the reference itself: {_FORM}"
         )
-    for scheme in stores.schemes():
-        if re.match(rf"{scheme}:/?[^/]", text) and not _KEYS.search(text):
-            return f"{scheme} references start with '{scheme}://': {stores.form(scheme)}"
+    scheme = text.partition(":")[0]
+    if scheme in stores.schemes() and re.match(r"[^:]+:/?[^/]", text):
+        grammar = None if _KEYS.search(text) else stores.grammar(scheme)
+        if grammar:
+            return f"{scheme} references start with '{scheme}://': {grammar.form}"
     return _LITERAL.format(form=_FORM)

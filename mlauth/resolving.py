@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Literal, overload
 
 from pydantic import SecretStr
 
-from mlauth import hosts, masking, stores
+from mlauth import hosts, masking
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     DeadlineExceeded,
@@ -24,7 +22,8 @@ from mlauth.errors import (
 )
 from mlauth.never_pickled import NeverPickled, refuse_json
 from mlauth.references import SecretReference
-from mlauth.stores import SecretStore, StoredSecret
+from mlauth.stores import StoredSecret
+from mlauth.storing import SecretStore, hosts_of, pick
 
 Expired = Literal["refuse", "warn"]
 Resolved = dict[SecretReference, StoredSecret]
@@ -104,7 +103,7 @@ def refuse_hosts(references: Iterable[SecretReference]) -> None:
         StoreUnreachable: see `mlauth.hosts.refusal`.
     """
     for reference in references:
-        why = hosts.refusal(stores.hosts(reference))
+        why = hosts.refusal(hosts_of(reference))
         if why:
             raise StoreUnreachable(f"{reference} is not asked for: {why}")
 
@@ -146,9 +145,7 @@ def try_all(
     wanted = list(dict.fromkeys(references))
     wholes = list(dict.fromkeys(reference.whole() for reference in wanted))
     refuse_hosts(wholes)
-    made: dict[str, SecretStore] = {
-        scheme: stores.new_store(scheme) for scheme in {whole.scheme for whole in wholes}
-    }
+    made = {scheme: SecretStore(scheme) for scheme in {whole.scheme for whole in wholes}}
 
     def read(whole: SecretReference) -> StoredSecret:
         return made[whole.scheme].read(whole, timeout=deadline.inner().remaining())
@@ -172,7 +169,7 @@ def try_all(
                     f"{reference} is refused: {answer.outdated}, and is handed out all the same; "
                     'store a new version, or give the profile expired = "warn"'
                 )
-            found[reference] = _text(_pick(answer, reference), reference)
+            found[reference] = pick(answer, reference)
         except StoreError as error:
             found[reference] = bare(error)
     masking.register(
@@ -181,40 +178,3 @@ def try_all(
         if isinstance(secret, StoredSecret)
     )
     return found
-
-
-def _pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
-    """Return the field `#key` of a JSON secret; a field that is missing is an error, never None."""
-    if reference.key is None:
-        return secret
-    try:
-        content = json.loads(secret.value.get_secret_value())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise SecretUnusable(
-            f"{reference} cannot be used: the secret is not a JSON object, so it has no key "
-            f"{reference.key!r}; leave '#{reference.key}' away to use it whole"
-        )
-    if reference.key not in content:
-        raise SecretUnusable(
-            f"{reference} cannot be used: the secret has no key {reference.key!r} "
-            f"(it has {len(content)} others)"
-        )
-    value = content[reference.key]
-    # Numbers and booleans have several spellings; a guess could be another secret than the stored.
-    if not isinstance(value, str) or not value:
-        raise SecretUnusable(
-            f"{reference} cannot be used: the value of {reference.key!r} is "
-            f"{'empty' if value == '' else 'not a JSON string'}; store it as one"
-        )
-    return replace(secret, value=SecretStr(value))
-
-
-def _text(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
-    """Refuse what is no text: JSON, and this process's memory, can hold halves of characters."""
-    try:
-        secret.value.get_secret_value().encode()
-    except UnicodeEncodeError:
-        raise SecretUnusable(f"{reference} cannot be used: it is not UTF-8 text") from None
-    return secret

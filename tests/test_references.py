@@ -12,21 +12,23 @@ CANARY = "ZENKEY_eyJpZCI6ImNhbmFyeSJ9"
 
 
 @pytest.mark.parametrize(
-    ("text", "location", "key"),
+    ("text", "parts", "key"),
     [
-        ("env://HF_TOKEN", "HF_TOKEN", None),
-        ("file:///run/secrets/api-key", "/run/secrets/api-key", None),
-        ("file:///run/secrets/tokens.json#zenml", "/run/secrets/tokens.json", "zenml"),
-        ("file:///a%20b", "/a b", None),
-        ("file:///a%23b#c%20d", "/a#b", "c d"),
-        ("memory://some/name", "some/name", None),
+        ("env://HF_TOKEN", ["HF_TOKEN"], None),
+        ("file:///run/secrets/api-key", ["", "run", "secrets", "api-key"], None),
+        ("file:///run/secrets/tokens.json#zenml", ["", "run", "secrets", "tokens.json"], "zenml"),
+        ("file:///a%20b", ["", "a b"], None),
+        ("file:///a%23b#c%20d", ["", "a#b"], "c d"),
+        ("memory://some/name", ["some", "name"], None),
+        ("memory://acme/DOMAIN%2Fuser", ["acme", "DOMAIN/user"], None),
+        ("memory://a%3Fb/%252F#%23", ["a?b", "%2F"], "#"),
     ],
 )
 def test_a_reference_is_parsed_and_formatted_back(
-    text: str, location: str, key: str | None
+    text: str, parts: list[str], key: str | None
 ) -> None:
     reference = SecretReference.parse(text)
-    assert (reference.location, reference.key) == (location, key)
+    assert (reference.place.parts, reference.key) == (tuple(parts), key)
     assert str(reference) == text
     assert SecretReference.parse(str(reference)) == reference
     assert hash(SecretReference.parse(text)) == hash(reference)
@@ -50,7 +52,9 @@ def test_a_reference_is_parsed_and_formatted_back(
         ("env://", "is not the name of a variable"),
         ("env://A-B", "is not the name of a variable"),
         ("env:HF_TOKEN", "env references start with 'env://'"),
-        ("memory://", "the name is empty"),
+        ("memory://", "the name, or a part of it, is empty"),
+        ("memory://a//b", "the name, or a part of it, is empty"),
+        ("file:///run%2Fsecrets/key", "no file or directory has a slash (%2F) in its name"),
         ("", "an empty text"),
         ("  ", "an empty text"),
         ("{{ prefect.blocks.secret.key }}", "a template that nothing replaced"),

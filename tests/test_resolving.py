@@ -20,7 +20,7 @@ from mlauth.errors import (
     SecretUnusable,
     StoreUnavailable,
 )
-from mlauth.stores import memory
+from mlauth.stores import Place, memory
 
 CANARY = "canary-51"
 
@@ -84,13 +84,13 @@ def test_a_secret_that_several_references_name_is_read_once(
     reads: list[str] = []
     real = memory.Store.read
 
-    def read(self: memory.Store, reference: mlauth.SecretReference, *, timeout: float):  # type: ignore[no-untyped-def]
-        reads.append(str(reference))
-        return real(self, reference, timeout=timeout)
+    def read(self: memory.Store, place: Place, *, timeout: float):  # type: ignore[no-untyped-def]
+        reads.append(str(place))
+        return real(self, place, timeout=timeout)
 
     monkeypatch.setattr(memory.Store, "read", read)
     mlauth.resolve({"a": "memory://json#a", "b": "memory://json", "c": "memory://json#a"})
-    assert reads == ["memory://json"]
+    assert reads == ["json"]
 
 
 def test_all_that_is_wrong_is_reported_at_once() -> None:
@@ -139,10 +139,10 @@ def test_a_store_that_hangs_is_given_up_and_the_others_are_not_to_blame(
     hang = threading.Event()
     real = memory.Store.read
 
-    def read(self: memory.Store, reference: mlauth.SecretReference, *, timeout: float):  # type: ignore[no-untyped-def]
-        if reference.location == "hangs":
+    def read(self: memory.Store, place: Place, *, timeout: float):  # type: ignore[no-untyped-def]
+        if place.parts == ("hangs",):
             hang.wait(30)
-        return real(self, reference, timeout=timeout)
+        return real(self, place, timeout=timeout)
 
     monkeypatch.setattr(memory.Store, "read", read)
     start = time.monotonic()
@@ -156,9 +156,9 @@ def test_references_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
     together = threading.Barrier(3)
     real = memory.Store.read
 
-    def read(self: memory.Store, reference: mlauth.SecretReference, *, timeout: float):  # type: ignore[no-untyped-def]
+    def read(self: memory.Store, place: Place, *, timeout: float):  # type: ignore[no-untyped-def]
         together.wait(20)  # broken, and so an error, unless three are here at once
-        return real(self, reference, timeout=timeout)
+        return real(self, place, timeout=timeout)
 
     monkeypatch.setattr(memory.Store, "read", read)
     for name in "abc":

@@ -1,7 +1,11 @@
 """Where secrets live. One module a store, named after its scheme.
 
 A store's module has `GRAMMAR` (what a reference to it looks like; importing it needs no SDK) and
-`Store` (reads it; imports the SDK on the first read).
+`Store` (reads a place in it; imports the SDK on the first read). What is the same for all stores is
+in `mlauth.storing`: the sentence around a message, empty values, UTF-8, sizes and `#key`.
+
+Another distribution adds a store by an entry point of the group `mlauth.stores`, whose name is the
+scheme and whose value is the module. It cannot replace one of ours.
 """
 
 from __future__ import annotations
@@ -9,19 +13,59 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from mlauth.errors import StoreError, StoreUnavailable, StoreUnreachable
+from mlauth.errors import InvalidReference, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.forks import load
 from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
-    from mlauth.net.faults import Fault
-    from mlauth.references import SecretReference
+    from importlib.metadata import EntryPoint
 
-_MODULES = ("azurekv", "env", "file", "memory")
+    from mlauth.net.faults import Fault
+
+_OURS = {
+    "azurekv": "mlauth.stores.azurekv",
+    "env": "mlauth.stores.env",
+    "file": "mlauth.stores.file",
+    "memory": "mlauth.stores.memory",
+}
+MOST_BYTES = 1024 * 1024  # of what is used; far over every secret that a service hands out
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a secret is in its store.
+
+    Attributes:
+        parts: what stood between slashes, each decoded: a part can have a slash in it (`%2F`).
+        options: what followed `?`, for instance `{"version": "3"}`.
+    """
+
+    parts: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A read-only copy in a fixed order: equal places are equal, hash alike, read alike.
+        object.__setattr__(self, "options", MappingProxyType(dict(sorted(self.options.items()))))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        text = "/".join(quote(part, safe=":@!$&()*+,;=~") for part in self.parts)
+        options = (
+            f"{quote(name, safe='')}={quote(value, safe='')}"
+            for name, value in self.options.items()
+        )
+        return f"{text}?{'&'.join(options)}" if self.options else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Place, (self.parts, dict(self.options))
 
 
 @dataclass(frozen=True)
@@ -30,13 +74,34 @@ class Grammar:
 
     Attributes:
         form: an example, shown in messages.
-        problem: says what is wrong with a location, or returns None.
-        query: the options that may follow `?`: for each, what says what is wrong with its value.
+        problem: says what is wrong with the parts of a place, or returns None.
+        options: those that may follow `?`: for each, what says what is wrong with its value.
+            `version` pins one, which is then read and never written.
+        most_bytes: the most that can be written.
     """
 
     form: str
-    problem: Callable[[str], str | None]
-    query: Mapping[str, Callable[[str], str | None]] = field(default_factory=dict)
+    problem: Callable[[tuple[str, ...]], str | None]
+    options: Mapping[str, Callable[[str], str | None]] = field(default_factory=dict)
+    most_bytes: int = MOST_BYTES
+
+
+def named(*names: str) -> Callable[[tuple[str, ...]], str | None]:
+    """Return a `Grammar.problem` for places with one part for each name.
+
+    Args:
+        names: what the parts are, for instance "vault" and "secret".
+    """
+
+    def problem(parts: tuple[str, ...]) -> str | None:
+        for name, part in zip(names, (*parts, *[""] * len(names)), strict=False):
+            if not part:
+                return f"the {name} is missing"
+        if len(parts) > len(names):
+            return f"a part too many follows the {names[-1]} (a slash in a name is written %2F)"
+        return None
+
+    return problem
 
 
 @dataclass(frozen=True)
@@ -44,7 +109,8 @@ class StoredSecret(NeverPickled):
     """A secret as a store gave it.
 
     Attributes:
-        value: the value, whole.
+        value: the value, whole. Bytes are decoded with `errors="surrogateescape"`: what is not
+            UTF-8 is refused for all stores alike.
         version: the store's name for this version, where it has versions.
         outdated: why it should not be used now, where the store knows times of validity.
     """
@@ -56,10 +122,10 @@ class StoredSecret(NeverPickled):
 
 @dataclass(frozen=True)
 class Access:
-    """How a reference would be read: for people, without reading it.
+    """How a place would be read: for people, without reading it.
 
     Attributes:
-        place: where it points, in the store's own terms.
+        place: where it is, in the store's own terms.
         identity: as whom it would be read.
         notes: what else a person should know, one line each.
     """
@@ -69,44 +135,45 @@ class Access:
     notes: tuple[str, ...] = ()
 
 
-class SecretStore(Protocol):
-    """What every store can do. Constructing one does no I/O."""
+class Store(Protocol):
+    """What every store can do. Constructing one does no I/O.
 
-    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
-        """Read the whole secret that a reference names, `#key` left aside.
+    The message of an error is what went wrong and what to do, in one line without the reference,
+    for instance "there is no such secret; check the name": what could not be done, and to which
+    reference, is put before it.
+    """
+
+    def read(self, place: Place, *, timeout: float) -> StoredSecret:
+        """Read a secret, whole.
 
         Args:
-            reference: one of this store's scheme.
-            timeout: seconds that may pass, retries included.
+            place: one that the grammar took.
+            timeout: seconds that may pass, retries included; over 0.
 
         Raises:
             StoreError: `SecretNotFound`, `SecretDenied`, `SecretUnusable`, `StoreUnavailable`
-                (throttled, 5xx, too late) or `MissingDependency`, each with a one-line message.
+                (throttled, 5xx, too late), `StoreUnreachable`, `IdentityUnavailable` or
+                `MissingDependency`.
         """
         ...
 
-    def describe(self, reference: SecretReference) -> Access:
-        """Say where a reference points and as whom it would be read, without reading it."""
+    def describe(self, place: Place) -> Access:
+        """Say where a place is and as whom it would be read, without reading it."""
         ...
 
 
 @runtime_checkable
-class WritableStore(SecretStore, Protocol):
+class WritableStore(Store, Protocol):
     """What a store can do that secrets can be written to."""
 
     def write(
-        self,
-        reference: SecretReference,
-        value: SecretStr,
-        *,
-        timeout: float,
-        before: Callable[[], None] = lambda: None,
+        self, place: Place, value: SecretStr, *, timeout: float, before: Callable[[], None]
     ) -> str | None:
-        """Write the whole secret that a reference names.
+        """Write a secret, whole.
 
         Args:
-            reference: one of this store's scheme, without `#key` and without a version.
-            value: the new value.
+            place: one that the grammar took, without a version.
+            value: the new value: text of 1 byte to `Grammar.most_bytes`.
             timeout: seconds that may pass, retries included; no write begins after them.
             before: called right before each attempt to write; what it raises is raised.
 
@@ -119,11 +186,11 @@ class WritableStore(SecretStore, Protocol):
         """
         ...
 
-    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+    def prove_writable(self, place: Place, *, timeout: float) -> None:
         """Prove, as far as that goes without changing a value, that a secret can be written.
 
         Args:
-            reference: one of this store's scheme, without `#key` and without a version.
+            place: one that the grammar took, without a version.
             timeout: seconds that may pass, retries included.
 
         Raises:
@@ -133,11 +200,11 @@ class WritableStore(SecretStore, Protocol):
 
 
 @runtime_checkable
-class RemoteStore(SecretStore, Protocol):
+class RemoteStore(Store, Protocol):
     """What a store can say that asks others."""
 
-    def hosts(self, reference: SecretReference) -> tuple[str, ...]:
-        """Return the hosts that a credential would be sent to, to read or write a reference.
+    def hosts(self, place: Place) -> tuple[str, ...]:
+        """Return the hosts that a credential would be sent to, to read or write a place.
 
         Names or addresses without ports; finding out does no I/O.
         """
@@ -145,36 +212,24 @@ class RemoteStore(SecretStore, Protocol):
 
 
 def schemes() -> tuple[str, ...]:
-    """Return the schemes of all stores."""
-    return _MODULES
+    """Return the schemes of all stores: ours, then those of other distributions."""
+    return (*_OURS, *sorted(set(_others()) - set(_OURS)))
 
 
 def grammar(scheme: str) -> Grammar | None:
-    """Return the grammar of a scheme's references, or None if no store has that scheme."""
-    if scheme not in _MODULES:
-        return None
-    result = _module(scheme).GRAMMAR
-    assert isinstance(result, Grammar)
-    return result
+    """Return the grammar of a scheme's references, or None if no store has that scheme.
+
+    Raises:
+        InvalidReference: the store of another distribution cannot be used.
+    """
+    module = _module(scheme)
+    return None if module is None else module.GRAMMAR
 
 
-def form(scheme: str) -> str:
-    """Return an example of a reference of a known scheme."""
-    known = grammar(scheme)
-    assert known is not None
-    return known.form
-
-
-def new_store(scheme: str) -> SecretStore:
+def new_store(scheme: str) -> Store:
     """Make the store of a known scheme."""
-    store: SecretStore = _module(scheme).Store()
+    store: Store = _module(scheme).Store()
     return store
-
-
-def hosts(reference: SecretReference) -> tuple[str, ...]:
-    """Return the hosts that a credential would be sent to, to read or write a reference."""
-    store = new_store(reference.scheme)
-    return store.hosts(reference) if isinstance(store, RemoteStore) else ()
 
 
 def outcome(fault: Fault) -> StoreError:
@@ -182,6 +237,38 @@ def outcome(fault: Fault) -> StoreError:
     return (StoreUnavailable if fault.unknown else StoreUnreachable)(fault.line)
 
 
-@cache
 def _module(scheme: str) -> Any:
-    return load(f"mlauth.stores.{scheme}")
+    if scheme in _OURS:
+        return load(_OURS[scheme])
+    found = _others().get(scheme)
+    if not found:
+        return None
+    names = " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in found))
+    if len(found) > 1:
+        raise InvalidReference(
+            f"the store {scheme!r} is in several installed distributions ({names}): keep one"
+        )
+    (entry,) = found
+    try:
+        module = load(entry.module)
+    except Exception as error:
+        missing = f" of {error.name}" if isinstance(error, ImportError) and error.name else ""
+        why = f"does not import ({type(error).__name__}{missing})"
+    else:
+        if isinstance(getattr(module, "GRAMMAR", None), Grammar) and hasattr(module, "Store"):
+            return module
+        why = "has no GRAMMAR or no Store"
+    raise InvalidReference(
+        f"the store {scheme!r} of the installed distribution {names} cannot be used: "
+        f"{entry.module} {why}; correct or remove it"
+    )
+
+
+@cache
+def _others() -> dict[str, list[EntryPoint]]:
+    from importlib.metadata import entry_points  # reading them takes milliseconds
+
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group="mlauth.stores"):
+        found.setdefault(entry.name, []).append(entry)
+    return found

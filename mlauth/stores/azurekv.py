@@ -10,8 +10,8 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -48,8 +48,7 @@ from mlauth.net.faults import (
 )
 from mlauth.net.retrying import retry
 from mlauth.record import own_environment
-from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret, outcome
+from mlauth.stores import Access, Grammar, Place, StoredSecret, named, outcome
 from mlauth.text import plain
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_BYTES = 25 * 1024  # https://learn.microsoft.com/azure/key-vault/secrets/about-secrets
 _CLOUDS = {  # of Microsoft Entra's host: what vaults are called there
     "login.microsoftonline.com": ".vault.azure.net",
     "login.chinacloudapi.cn": ".vault.azure.cn",
@@ -78,19 +76,22 @@ for _module in ("_utils.model_base", "_model_base"):  # the other is that of old
     logging.getLogger(f"azure.keyvault.secrets._generated.{_module}").addFilter(_is_not_ours)
 
 
-def _problem(location: str) -> str | None:
-    vault, slash, name = location.partition("/")
+def _problem(parts: tuple[str, ...]) -> str | None:
+    if parts[1:2] == ("secrets",) and parts[2:]:
+        return "leave 'secrets/' away, and name a version as ?version="
+    wrong = named("vault", "secret")(parts)
+    if wrong:
+        return wrong
+    vault, name = parts
     if "." in vault:
         if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", vault) or not host_of(f"https://{vault}"):
             return "the vault is not a host name (with a port, if it has one)"
-        if name.startswith("secrets/"):
-            return "leave 'secrets/' away, and name a version as ?version="
     elif not re.fullmatch(r"(?!.*--)[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]", vault):
         return (
             "a vault's name has 3 to 24 letters, digits and single hyphens, starts with a letter "
             "and ends with a letter or digit"
         )
-    if not slash or not re.fullmatch(r"[A-Za-z0-9-]{1,127}", name):
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,127}", name):
         return "a secret's name has 1 to 127 letters, digits and hyphens (no '_', '.' or '/')"
     return None
 
@@ -102,7 +103,8 @@ def _version_problem(version: str) -> str | None:
 GRAMMAR = Grammar(
     form="azurekv://acme-prod/zenml-api-key",
     problem=_problem,
-    query={"version": _version_problem},
+    options={"version": _version_problem},
+    most_bytes=25 * 1024,  # https://learn.microsoft.com/azure/key-vault/secrets/about-secrets
 )
 
 
@@ -113,106 +115,79 @@ class Store:
         self._lock = threading.Lock()
         self._vaults: dict[str, _Vault] = {}
 
-    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
-        """See `SecretStore.read`."""
-        deadline, version = Deadline(max(timeout, 0.001)), reference.query.get("version")
-        with _about(reference, "read"):
-            vault, name = self._vault(reference)
-            secret = vault.call(
-                lambda client, options: _stored(client.get_secret(name, version, **options)),
-                reference,
-                deadline,
-            )
-        if not secret.value.get_secret_value():
-            raise SecretUnusable(f"{reference} cannot be used: its value is empty")
-        return secret
+    def read(self, place: Place, *, timeout: float) -> StoredSecret:
+        """See `Store.read`."""
+        deadline, version = Deadline(timeout), place.options.get("version")
+        vault, name = self._vault(place)
+        return vault.call(
+            lambda client, options: _stored(client.get_secret(name, version, **options)),
+            place,
+            deadline,
+        )
 
     def write(
-        self,
-        reference: SecretReference,
-        value: SecretStr,
-        *,
-        timeout: float,
-        before: Callable[[], None] = lambda: None,
+        self, place: Place, value: SecretStr, *, timeout: float, before: Callable[[], None]
     ) -> str | None:
         """Make a new version; see `WritableStore.write`."""
-        _whole_and_latest(reference)
-        try:
-            size = len(value.get_secret_value().encode())
-        except UnicodeEncodeError:
-            size = -1
-        if size == -1:  # after the `except`: the error holds the value
-            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text")
-        if not 0 < size <= _MOST_BYTES:
-            raise SecretUnusable(
-                f"{reference} cannot be written: Key Vault takes 1 byte to 25 KB, not "
-                f"{size:,} bytes"
-            )
-        deadline = Deadline(max(timeout, 0.001))
-        with _about(reference, "written"):
-            vault, name = self._vault(reference)
-            return vault.call_alone(
-                lambda client, options: (
-                    client.set_secret(name, value.get_secret_value(), **options).properties.version
-                ),
-                reference,
-                deadline,
-                before,
-            )
+        deadline = Deadline(timeout)
+        vault, name = self._vault(place)
+        return vault.call_alone(
+            lambda client, options: (
+                client.set_secret(name, value.get_secret_value(), **options).properties.version
+            ),
+            place,
+            deadline,
+            before,
+        )
 
-    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+    def prove_writable(self, place: Place, *, timeout: float) -> None:
         """Give a secret the tags that it has; see `WritableStore.prove_writable`.
 
         Access policies call the right to do that Set, as the one to write. A role needs
         `secrets/update/action` for it and `secrets/setSecret/action` to write:
         https://learn.microsoft.com/azure/role-based-access-control/permissions/security
         """
-        _whole_and_latest(reference)
+        deadline = Deadline(timeout)
+        vault, name = self._vault(place)
 
-        deadline = Deadline(max(timeout, 0.001))
-        with _about(reference, "written"):
-            vault, name = self._vault(reference)
+        def update(client: SecretClient, options: Mapping[str, Any]) -> None:
+            latest = client.get_secret(name, **options).properties
+            vault.in_time()
+            client.update_secret_properties(name, latest.version, tags=latest.tags or {}, **options)
 
-            def update(client: SecretClient, options: Mapping[str, Any]) -> None:
-                latest = client.get_secret(name, **options).properties
-                vault.in_time()
-                client.update_secret_properties(
-                    name, latest.version, tags=latest.tags or {}, **options
-                )
-
-            try:
-                vault.call_alone(update, reference, deadline)
-            except SecretDenied as error:
-                raise SecretDenied(
-                    f"{error} (a role of your own needs secrets/update/action beside "
-                    "secrets/getSecret/action and secrets/setSecret/action)"
-                ) from None
-
-    def describe(self, reference: SecretReference) -> Access:
-        """See `SecretStore.describe`; the notes say what may take time."""
-        environment = own_environment()
-        place = str(reference)
         try:
-            place = "https://{}/secrets/{}".format(*_parts(reference, environment))
+            vault.call_alone(update, place, deadline)
+        except SecretDenied as error:
+            raise SecretDenied(
+                f"{error} (a role of your own needs secrets/update/action beside "
+                "secrets/getSecret/action and secrets/setSecret/action)"
+            ) from None
+
+    def describe(self, place: Place) -> Access:
+        """See `Store.describe`; the notes say what may take time."""
+        environment = own_environment()
+        url = str(place)
+        try:
+            url = "https://{}/secrets/{}".format(*_parts(place, environment))
             identity = choose(environment)
         except StoreError as error:
-            return Access(place, f"nobody: {error}")
-        return Access(place, str(identity), (f"time limits: {identity.limits()}",))
+            return Access(url, f"nobody: {error}")
+        return Access(url, str(identity), (f"time limits: {identity.limits()}",))
 
-    def hosts(self, reference: SecretReference) -> tuple[str, ...]:
+    def hosts(self, place: Place) -> tuple[str, ...]:
         """Return the vault's, and Microsoft Entra's where it is asked; see `RemoteStore.hosts`."""
         environment = own_environment()
         asked = []
         with suppress(StoreError):  # there is nobody to ask, or to ask as: reading says so
-            asked.append(_parts(reference, environment)[0])
+            asked.append(_parts(place, environment)[0])
             # The others' endpoints are sent no credential, but give one out.
             if isinstance(choose(environment), (ServicePrincipal, WorkloadIdentity)):
                 asked += _authorities(asked[0], environment)
         return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
-    def _vault(self, reference: SecretReference) -> tuple[_Vault, str]:
+    def _vault(self, place: Place) -> tuple[_Vault, str]:
         environment = own_environment()
-        host, name = _parts(reference, environment)
+        host, name = _parts(place, environment)
         with self._lock:
             if host not in self._vaults:
                 tokens = azure_identity.tokens(choose(environment), _authority(host, environment))
@@ -266,7 +241,7 @@ class _Vault:
     def call(
         self,
         function: Callable[[SecretClient, Mapping[str, Any]], T],
-        reference: SecretReference,
+        place: Place,
         deadline: Deadline,
     ) -> T:
         """Call the client; the first call makes the others wait for challenge and token."""
@@ -274,7 +249,7 @@ class _Vault:
         try:
             if not first:
                 self._primed.wait(deadline.remaining())
-            return self.call_alone(function, reference, deadline)
+            return self.call_alone(function, place, deadline)
         finally:
             if first:
                 self._primed.set()
@@ -282,7 +257,7 @@ class _Vault:
     def call_alone(
         self,
         function: Callable[[SecretClient, Mapping[str, Any]], T],
-        reference: SecretReference,
+        place: Place,
         deadline: Deadline,
         before: Callable[[], None] = lambda: None,
     ) -> T:
@@ -301,7 +276,7 @@ class _Vault:
             except StoreError as error:
                 explained: StoreError | Fault = bare(error)
             except Exception as error:
-                explained = self._explain(error, reference, deadline)
+                explained = self._explain(error, place, deadline)
             if isinstance(explained, Fault):
                 return explained
             # After the `except`: frames and exceptions of the SDK hold requests and answers.
@@ -312,12 +287,10 @@ class _Vault:
             raise outcome(result)
         return result
 
-    def _explain(
-        self, error: Exception, reference: SecretReference, deadline: Deadline
-    ) -> StoreError | Fault:
+    def _explain(self, error: Exception, place: Place, deadline: Deadline) -> StoreError | Fault:
         exceptions = sdk("azure.core.exceptions", "azurekv")
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
-            return self._answered(error, reference, deadline)
+            return self._answered(error, place, deadline)
         http = sdk("mlauth.azure.transport", "azurekv")
         unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None and unread.response.status_code in TRANSIENT:
@@ -350,9 +323,7 @@ class _Vault:
             f"gets none: use the vault's own name, and set {AUTHORITY} in a cloud of your own"
         )
 
-    def _answered(
-        self, error: Any, reference: SecretReference, deadline: Deadline
-    ) -> StoreError | Fault:
+    def _answered(self, error: Any, place: Place, deadline: Deadline) -> StoreError | Fault:
         status: int = error.status_code
         code, message = _said(error)
         wait = error.response.headers.get("Retry-After") if error.response is not None else None
@@ -361,14 +332,14 @@ class _Vault:
         if status in TRANSIENT:
             return busy(self._host, status, wait)
         if status == 404:
-            return SecretNotFound(self._missing(reference, deadline))
+            return SecretNotFound(self._missing(place, deadline))
         if status == 409 and code == "ObjectIsDeletedButRecoverable":
             return SecretUnusable(
                 "a deleted secret still has the name; recover it (az keyvault secret "
                 "recover) or purge it, and write again"
             )
         if status in (401, 403) and code:  # a proxy's, too, but as a page
-            kind, why = _refusal(code, message, reference, str(self._tokens))
+            kind, why = _refusal(code, message, place, str(self._tokens))
             return kind(why)
         if 300 <= status < 400:
             return Fault(
@@ -380,9 +351,9 @@ class _Vault:
             "Key Vault, and is nothing in the way?"
         )
 
-    def _missing(self, reference: SecretReference, deadline: Deadline) -> str:
+    def _missing(self, place: Place, deadline: Deadline) -> str:
         """Say if a secret that is not there was deleted: one more request, with the same right."""
-        name, versioned = reference.location.partition("/")[2], "version" in reference.query
+        name, versioned = place.parts[1], "version" in place.options
         seconds = max(0.05, min(2.0, deadline.remaining() / 2))
         try:
             deleted = self._client.get_deleted_secret(
@@ -396,22 +367,8 @@ class _Vault:
         return f"it was deleted, and can be recovered{end}: az keyvault secret recover"
 
 
-def _whole_and_latest(reference: SecretReference) -> None:
-    if reference.query or reference.key is not None:
-        raise SecretUnusable(f"{reference} cannot be written: name it without version and key")
-
-
-@contextmanager
-def _about(reference: SecretReference, done: str) -> Iterator[None]:
-    """Say in every error what could not be done, and to what."""
-    try:
-        yield
-    except StoreError as error:
-        raise type(error)(f"{reference} cannot be {done}: {error}") from None
-
-
-def _parts(reference: SecretReference, environment: Mapping[str, str]) -> tuple[str, str]:
-    vault, _, name = reference.location.partition("/")
+def _parts(place: Place, environment: Mapping[str, str]) -> tuple[str, str]:
+    vault, name = place.parts
     if "." not in vault:
         authority = _authority_host(environment) or _PUBLIC
         suffix = _CLOUDS.get(authority)
@@ -498,15 +455,13 @@ def _said(error: HttpResponseError) -> tuple[str, str]:
         return "", ""
 
 
-def _refusal(
-    code: str, message: str, reference: SecretReference, who: str
-) -> tuple[type[StoreError], str]:
+def _refusal(code: str, message: str, place: Place, who: str) -> tuple[type[StoreError], str]:
     if code == "SecretDisabled" or "disabled secret" in message:
-        if "version" in reference.query:
+        if "version" in place.options:
             return SecretUnusable, "this version is disabled; enable it or name another"
         return SecretUnusable, (
             "its latest version is disabled; enable it, or pin an older one that is enabled: "
-            f"{reference}?version=… (az keyvault secret list-versions shows them)"
+            "?version=… (az keyvault secret list-versions shows them)"
         )
     if code == "ForbiddenByRbac":
         return SecretDenied, (

@@ -8,15 +8,14 @@ import re
 
 from pydantic import SecretStr
 
-from mlauth.errors import SecretNotFound, SecretUnusable
-from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret
+from mlauth.errors import SecretNotFound
+from mlauth.stores import Access, Grammar, Place, StoredSecret
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-def _problem(location: str) -> str | None:
-    if _NAME.match(location):
+def _problem(parts: tuple[str, ...]) -> str | None:
+    if _NAME.match("/".join(parts)):
         return None
     return "what follows '://' is not the name of a variable (letters, digits and '_')"
 
@@ -27,26 +26,20 @@ GRAMMAR = Grammar(form="env://NAME", problem=_problem)
 class Store:
     """Reads the environment."""
 
-    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
-        """Read a variable; see `SecretStore.read`. An empty one counts as not there."""
-        value = os.environ.get(reference.location)
+    def read(self, place: Place, *, timeout: float) -> StoredSecret:
+        """Read a variable; see `Store.read`. An empty one counts as not there."""
+        value = os.environ.get(place.parts[0])
         if not value:
             state = "empty" if value == "" else "not set"
             raise SecretNotFound(
-                f"{reference} cannot be read: the variable is {state} in this process; set it "
+                f"the variable is {state} in this process; set it "
                 "where the worker or the container starts, not with `export` in a step"
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise SecretUnusable(
-                f"{reference} cannot be used: the variable's value is not UTF-8"
-            ) from None
         return StoredSecret(SecretStr(value))
 
-    def describe(self, reference: SecretReference) -> Access:
-        """See `SecretStore.describe`."""
-        return Access(f"environment variable {reference.location}", f"this process ({user()})")
+    def describe(self, place: Place) -> Access:
+        """See `Store.describe`."""
+        return Access(f"environment variable {place}", f"this process ({user()})")
 
 
 def user() -> str:

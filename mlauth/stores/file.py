@@ -14,12 +14,9 @@ from pydantic import SecretBytes, SecretStr
 
 from mlauth.deadline import Deadline
 from mlauth.errors import SecretDenied, SecretNotFound, SecretUnusable, StoreUnavailable
-from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret
+from mlauth.stores import MOST_BYTES, Access, Grammar, Place, StoredSecret
 from mlauth.stores.env import user
 
-# Far over every secret that a service hands out; keeps a wrong path from filling the memory.
-_MOST_BYTES = 1024 * 1024
 # Faults of the path itself, which no later attempt is free of. Others may be gone in a moment: of
 # the disk or network (EIO, ESTALE), or because something is used up here (EMFILE, ENOMEM).
 _NEVER = {
@@ -30,80 +27,57 @@ _PREFIX = ".mlauth-write-"  # of what stands beside a file until it takes its pl
 _STANDING_IN = 4096  # bytes: more than any key has
 
 
-def _problem(location: str) -> str | None:
-    if not location.startswith("/"):
+def _problem(parts: tuple[str, ...]) -> str | None:
+    if parts[0] or not parts[1:]:
         return "the path is not absolute (three slashes: file:///…)"
-    if location.endswith("/") or "\0" in location:
+    if not parts[-1] or "\0" in "".join(parts):
         return "the path does not name a file"
+    if "/" in "".join(parts):
+        return "no file or directory has a slash (%2F) in its name: write '/' between two names"
     return None
 
 
-GRAMMAR = Grammar(form="file:///run/secrets/zenml/api-key", problem=_problem)
+GRAMMAR = Grammar(form="file:///run/secrets/team/api-key", problem=_problem)
 
 
 class Store:
     """Reads and writes files."""
 
-    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
-        """Read a file, less one trailing newline; see `SecretStore.read`."""
-        path = _path(reference)
+    def read(self, place: Place, *, timeout: float) -> StoredSecret:
+        """Read a file, less one trailing newline; see `Store.read`."""
+        path = _path(place)
         try:
             # Not blocking: opening a pipe that nobody writes to would hang.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise SecretUnusable(
-                        f"{reference} cannot be read: it is not a regular file; name the file"
-                    )
-                content = file.read(_MOST_BYTES + 1)
+                    raise SecretUnusable("it is not a regular file; name the file")
+                # A wrong path does not fill the memory; a newline is dropped below.
+                content = SecretBytes(file.read(MOST_BYTES + 3))
         except (FileNotFoundError, NotADirectoryError):
-            raise SecretNotFound(
-                f"{reference} cannot be read: there is no such file; is the secret mounted?"
-            ) from None
+            raise SecretNotFound("there is no such file; is the secret mounted?") from None
         except IsADirectoryError:
-            raise SecretUnusable(
-                f"{reference} cannot be read: it is a directory; name the file in it"
-            ) from None
+            raise SecretUnusable("it is a directory; name the file in it") from None
         except PermissionError:
             raise SecretDenied(
-                f"{reference} cannot be read: {user()} may not read it; "
-                "give the worker's user the right to read the file and its directories"
+                f"{user()} may not read it; give the worker's user the right to read the file and "
+                "its directories"
             ) from None
         except OSError as error:
             if error.errno in _NEVER:
-                raise SecretUnusable(
-                    f"{reference} cannot be read: {error.strerror}; name the file itself"
-                ) from None
-            raise StoreUnavailable(f"{reference} cannot be read: {error.strerror}") from None
+                raise SecretUnusable(f"{error.strerror}; name the file itself") from None
+            raise StoreUnavailable(str(error.strerror)) from None
         except UnicodeEncodeError:
             raise SecretUnusable(
-                f"{reference} cannot be read: this process has a locale in which no file can have "
-                "that name; give it a UTF-8 one (LANG=C.UTF-8)"
+                "this process has a locale in which no file can have that name; give it a UTF-8 "
+                "one (LANG=C.UTF-8)"
             ) from None
-        if len(content) > _MOST_BYTES:
-            raise SecretUnusable(
-                f"{reference} cannot be used: it is larger than 1 MiB; is it the right file?"
-            )
-        try:
-            value = content.decode()
-        except UnicodeDecodeError:
-            raise SecretUnusable(
-                f"{reference} cannot be used: it is not UTF-8 text; store it as text"
-            ) from None
+        value = content.get_secret_value().decode(errors="surrogateescape")
         value = value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
-        if not value:
-            raise SecretUnusable(
-                f"{reference} cannot be used: the file is empty; put the secret there"
-            )
         return StoredSecret(SecretStr(value))
 
     def write(
-        self,
-        reference: SecretReference,
-        value: SecretStr,
-        *,
-        timeout: float,
-        before: Callable[[], None] = lambda: None,
+        self, place: Place, value: SecretStr, *, timeout: float, before: Callable[[], None]
     ) -> str | None:
         """Replace a file in one step, or make it with mode 0600; see `WritableStore.write`.
 
@@ -111,43 +85,29 @@ class Store:
         that is killed here can leave the value in a hidden file beside it, mode 0600: the next
         `write` or `prove_writable` in that directory removes it.
         """
-        _whole(reference)
-        content = None
-        with suppress(UnicodeEncodeError):
-            content = SecretBytes(value.get_secret_value().encode())
-        if content is None:  # not in an `except`: the error holds the value
-            raise SecretUnusable(f"{reference} cannot be written: it is not UTF-8 text")
+        content = SecretBytes(value.get_secret_value().encode())
         if content.get_secret_value().endswith(b"\n"):
             content = SecretBytes(content.get_secret_value() + b"\n")  # reading drops one
-        if not 0 < len(content) <= _MOST_BYTES:
-            raise SecretUnusable(
-                f"{reference} cannot be written: a file takes 1 byte to 1 MiB, not "
-                f"{len(content):,} bytes"
-            )
-        path = os.path.realpath(_path(reference))  # through links, which stay
-        deadline = Deadline(max(timeout, 0.001))
-        with _explained(reference), _beside(path, content) as beside:
+        path = os.path.realpath(_path(place))  # through links, which stay
+        deadline = Deadline(timeout)
+        with _explained(), _beside(path, content) as beside:
             before()
             if not deadline.remaining():
-                raise StoreUnavailable(
-                    f"{reference} was not written, because no time was left: give a slow disk "
-                    "a longer timeout"
-                )
+                raise StoreUnavailable("no time was left: give a slow disk a longer timeout")
             os.replace(beside, path)
             _sync(os.path.dirname(path))  # the name too
         return None
 
-    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+    def prove_writable(self, place: Place, *, timeout: float) -> None:
         """Do all that `write` does but for the last step; see `WritableStore.prove_writable`."""
-        _whole(reference)
-        path = os.path.realpath(_path(reference))
-        with _explained(reference), _beside(path, SecretBytes(b"?" * _STANDING_IN)):
+        path = os.path.realpath(_path(place))
+        with _explained(), _beside(path, SecretBytes(b"?" * _STANDING_IN)):
             if path in _mount_points():
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
-    def describe(self, reference: SecretReference) -> Access:
-        """See `SecretStore.describe`; a note says if others may read the file."""
-        path = _path(reference)
+    def describe(self, place: Place) -> Access:
+        """See `Store.describe`; a note says if others may read the file."""
+        path = _path(place)
         notes: tuple[str, ...] = ()
         try:
             mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -160,22 +120,18 @@ class Store:
 
 
 @contextmanager
-def _explained(reference: SecretReference) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """Say in one line why a file cannot be written."""
     try:
         yield
     except IsADirectoryError:
-        raise SecretUnusable(
-            f"{reference} cannot be written: it is not a regular file; name the file"
-        ) from None
+        raise SecretUnusable("it is not a regular file; name the file") from None
     except (FileNotFoundError, NotADirectoryError):
-        raise SecretNotFound(
-            f"{reference} cannot be written: there is no directory for it; make it first"
-        ) from None
+        raise SecretNotFound("there is no directory for it; make it first") from None
     except PermissionError:
         raise SecretDenied(
-            f"{reference} cannot be written: {user()} may not replace the file; "
-            "give this user the right to write to its directory, and the file itself"
+            f"{user()} may not replace the file; give this user the right to write to its "
+            "directory, and the file itself"
         ) from None
     except OSError as error:
         advice = (
@@ -183,9 +139,7 @@ def _explained(reference: SecretReference) -> Iterator[None]:
             if error.errno in (errno.EROFS, errno.EBUSY)
             else "put that right and write again"
         )
-        raise StoreUnavailable(
-            f"{reference} cannot be written: {error.strerror}; {advice}"
-        ) from None
+        raise StoreUnavailable(f"{error.strerror}; {advice}") from None
 
 
 @contextmanager
@@ -294,10 +248,5 @@ def local_path(location: str, *, windows: bool = os.name == "nt") -> str:
     return re.sub(r"^/{2,}", "//", location)
 
 
-def _whole(reference: SecretReference) -> None:
-    if reference.key is not None:
-        raise SecretUnusable(f"{reference} cannot be written: name the whole file, without key")
-
-
-def _path(reference: SecretReference) -> str:
-    return local_path(reference.location)
+def _path(place: Place) -> str:
+    return local_path("/".join(place.parts))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from mlauth.errors import SecretNotFound, SecretUnusable
-from mlauth.references import SecretReference
-from mlauth.stores import Access, Grammar, StoredSecret
+from mlauth.errors import SecretNotFound
+from mlauth.stores import Access, Grammar, Place, StoredSecret
 
 _secrets: dict[str, SecretStr] = {}
 
 
-def _problem(location: str) -> str | None:
-    return None if location else "the name is empty"
+def _problem(parts: tuple[str, ...]) -> str | None:
+    return None if all(parts) else "the name, or a part of it, is empty"
 
 
 GRAMMAR = Grammar(form="memory://name", problem=_problem)
@@ -31,18 +30,17 @@ def clear() -> None:
 class Store:
     """Reads what `put` kept."""
 
-    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
-        """Read a value; see `SecretStore.read`."""
-        value = _secrets.get(reference.location)
+    def read(self, place: Place, *, timeout: float) -> StoredSecret:
+        """Read a value; see `Store.read`."""
+        name = "/".join(place.parts)
+        value = _secrets.get(name)
         if value is None:
             raise SecretNotFound(
-                f"{reference} cannot be read: nothing was put there in this process; "
-                f"call mlauth.stores.memory.put({reference.location!r}, …) first"
+                "nothing was put there in this process; call "
+                f"mlauth.stores.memory.put({name!r}, …) first"
             )
-        if not value.get_secret_value():
-            raise SecretUnusable(f"{reference} cannot be used: an empty text was put there")
         return StoredSecret(value)
 
-    def describe(self, reference: SecretReference) -> Access:
-        """See `SecretStore.describe`."""
-        return Access(f"this process's memory, under {reference.location!r}", "this process")
+    def describe(self, place: Place) -> Access:
+        """See `Store.describe`."""
+        return Access(f"this process's memory, under {'/'.join(place.parts)!r}", "this process")

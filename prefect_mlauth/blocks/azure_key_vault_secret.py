@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.blocks.abstract import SecretBlock
@@ -12,9 +11,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import masking, resolve, stores
 from mlauth.deadline import Deadline
-from mlauth.errors import DeadlineExceeded, InvalidReference, SecretUnusable, StoreUnavailable
+from mlauth.errors import DeadlineExceeded, InvalidReference, StoreUnavailable
 from mlauth.references import SecretReference
 from mlauth.resolving import refuse_hosts
+from mlauth.stores import Place
+from mlauth.storing import SecretStore
 from prefect_mlauth.blocks.references_only import ReferencesOnly
 
 _SCHEME = "azurekv"
@@ -105,17 +106,11 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
 
     def _write(self, secret_data: bytes) -> str:
         reference = self._reference(None)
-        try:
-            value = SecretStr(secret_data.decode())
-        except UnicodeDecodeError:
-            raise SecretUnusable(
-                f"{reference} cannot be written: the data is not UTF-8 text, which Key Vault "
-                "stores: encode it, for instance as base64"
-            ) from None
+        value = SecretStr(secret_data.decode(errors="surrogateescape"))  # refused if not UTF-8
         refuse_hosts([reference])
         masking.register([value.get_secret_value()])
         masking.guard_logging()
-        store = cast("stores.WritableStore", stores.new_store(_SCHEME))
+        store = SecretStore(_SCHEME)
         deadline = Deadline(self.timeout)
         try:
             version = deadline.run(
@@ -129,19 +124,16 @@ class AzureKeyVaultSecret(ReferencesOnly, SecretBlock):
         return str(self._reference(version))
 
     def _validate_fields(self) -> None:
-        for field, value in (("vault", self.vault), ("name", self.name)):
-            if "/" in value:  # it would say what the other one is
-                raise InvalidReference(f"{self._where()}: {field} has a '/' in it")
         # Not `parse`, which would show what may be a value in the place of the name.
         grammar = stores.grammar(_SCHEME)
         assert grammar is not None
-        problem = grammar.problem(f"{self.vault}/{self.name}")
+        problem = grammar.problem((self.vault, self.name))
         if problem:
             raise InvalidReference(f"{self._where()}: {problem}")
-        problem = grammar.query["version"](self.version) if self.version else None
+        problem = grammar.options["version"](self.version) if self.version else None
         if problem:
             raise InvalidReference(f"{self._where()}: version {problem}")
 
     def _reference(self, version: str | None) -> SecretReference:
-        query = {"version": version} if version else {}
-        return SecretReference(_SCHEME, f"{self.vault}/{self.name}", query)
+        options = {"version": version} if version else {}
+        return SecretReference(_SCHEME, Place((self.vault, self.name), options))

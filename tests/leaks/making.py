@@ -31,6 +31,7 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
 from mlauth.stores import StoredSecret, memory
+from mlauth.storing import SecretStore
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
 from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
@@ -96,7 +97,12 @@ class Here:
 
     def secret(self, name: str = "key") -> StoredSecret:
         reference = SecretReference.parse(self.reference(name))
-        return stores.new_store("file").read(reference, timeout=5)
+        return SecretStore("file").read(reference, timeout=5)
+
+    def wrapper(self) -> SecretStore:
+        store = SecretStore("file")
+        assert store.read(SecretReference.parse(self.reference("key")), timeout=5).value
+        return store
 
     def as_application(self) -> azure_identity.ServicePrincipal:
         for name, value in self.azure.service_principal().items():
@@ -162,7 +168,7 @@ def vault(here: Here) -> Any:
     vault = here.azure.vault()
     vault.put("name", here.other)
     store = stores.new_store("azurekv")
-    read = store.read(SecretReference.parse(f"azurekv://{vault.name}/name"), timeout=10)
+    read = store.read(stores.Place((vault.name, "name")), timeout=10)
     assert read.value.get_secret_value() == here.other
     return store
 
@@ -173,7 +179,7 @@ def store(scheme: str, location: Callable[[Here], str]) -> Callable[[Here], Any]
         memory.put("other", here.other)
         here.stack.callback(memory.clear)
         made = stores.new_store(scheme)
-        assert made.read(SecretReference.parse(location(here)), timeout=5).value
+        assert made.read(SecretReference.parse(location(here)).place, timeout=5).value
         return made
 
     return make
@@ -240,8 +246,7 @@ def ready(here: Here) -> Ready:
     credentials = ZenMLCredentials.of("test", here.zenml())
     flows = SecretStr("flows")
     server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token), flows)
-    store = stores.new_store("file")
-    assert isinstance(store, stores.WritableStore)
+    store = SecretStore("file")
     key, proven = _Key("key", None, None, SecretStr("key")), SecretStr(here.key)
     return Ready(server, store, key, proven, 60, new_key=False, seconds=5)
 
@@ -309,9 +314,11 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.systems.zenml.rotation.Rotation": lambda here: Rotation(
         "flows", "https://url", "key", SecretReference.parse(here.reference("key")), None, None
     ),
-    "mlauth.stores.Access": lambda here: stores.new_store("file").describe(
+    "mlauth.stores.Access": lambda here: SecretStore("file").describe(
         SecretReference.parse(here.reference("key"))
     ),
+    "mlauth.storing.SecretStore": lambda here: here.wrapper(),
+    "mlauth.stores.Place": lambda here: SecretReference.parse(here.reference("key")).place,
     "mlauth.stores.Grammar": lambda here: stores.grammar("azurekv"),
     "mlauth.stores.StoredSecret": Here.secret,
     "mlauth.stores.azurekv.Store": vault,

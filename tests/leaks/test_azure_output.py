@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, SecretReference, stores
+from mlauth import EnvironmentSecrets, SecretReference
 from mlauth.azure import identity as azure_identity
 from mlauth.cli import main
-from mlauth.stores import WritableStore
+from mlauth.storing import SecretStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from tests.leaks.canaries import canary, leaks
 from tests.leaks.watching import Watch, said, watching
@@ -201,8 +201,7 @@ def test_a_write_that_fails_keeps_no_value_in_a_frame(
         "is nobody's": lambda: place.identity.faults.say(said_back(place, 401), 99),
         "another shape": lambda: place.vault.faults.say(Answer(200, {"id": 1}), 99),
     }[fault]()
-    store = stores.new_store("azurekv")
-    assert isinstance(store, WritableStore)
+    store = SecretStore("azurekv")
     reference = SecretReference.parse(f"azurekv://{place.vault.host}/{NAME}")
     for value in (place.written, place.written + "\ud800", place.written * 1000):
         watch.outcome(partial(store.write, reference, SecretStr(value), timeout=0.6))

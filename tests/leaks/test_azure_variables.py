@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import mlauth
-from mlauth import MLAuthError, SecretReference, stores
+from mlauth import MLAuthError, SecretReference
 from mlauth.azure import identity as azure_identity
 from mlauth.azure.identity import Tokens, choose
 from mlauth.deadline import Deadline
 from mlauth.net.faults import FaultError
 from mlauth.record import own_environment
+from mlauth.storing import SecretStore
 from tests.leaks.canaries import canary, leaks, token
 from tests.leaks.watching import Watch, watching
 from tests.support.azure import Azure
@@ -111,7 +112,7 @@ class Place:
         azure_identity.tokens.cache_clear()
         text = f"azurekv://{self.vault.host}/key"
         reference = SecretReference.parse(text)
-        store = stores.new_store("azurekv")
+        store = SecretStore("azurekv")
 
         def tokens() -> Tokens:
             return Tokens(choose(own_environment()), "login.microsoftonline.com")

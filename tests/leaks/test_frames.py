@@ -28,12 +28,12 @@ from mlauth import (
     SecretReference,
     ZenMLCredentials,
     masking,
-    stores,
 )
 from mlauth.cli import main
 from mlauth.deadline import THREAD
 from mlauth.errors import ActivationError, MLAuthError
 from mlauth.stores import memory
+from mlauth.storing import SecretStore
 from tests.leaks.canaries import canary, leaks, words, zenml_key
 from tests.leaks.making import Here
 from tests.leaks.watching import watching
@@ -204,8 +204,7 @@ def test_a_write_that_fails_shows_no_value(
     capfd: pytest.CaptureFixture[str], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value, reference = canary("written"), SecretReference.parse(where)
-    store = stores.new_store(reference.scheme)
-    assert isinstance(store, stores.WritableStore)
+    store = SecretStore(reference.scheme)
     monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:9")  # of nobody
 
     secret = SecretStr(value)

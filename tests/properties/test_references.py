@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlauth import SecretReference, stores
 from mlauth.errors import InvalidReference
+from mlauth.stores import Place
 
 CANARY = "c4n4ry-Hunter2"
 
@@ -21,30 +22,33 @@ key = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 # What each store can name; a new store joins here.
 name = string.ascii_letters + string.digits
 version = st.text("0123456789abcdef", min_size=32, max_size=32)
-LOCATIONS = {
-    "azurekv": st.builds(
-        "{}{}/{}".format,
-        st.text(name, min_size=4, max_size=20).map(lambda vault: f"v{vault}"),
-        st.sampled_from(["", ".vault.azure.net", ".vault.azure.cn", ".example.com:8443"]),
+PARTS = {
+    "azurekv": st.tuples(
+        st.builds(
+            "v{}{}".format,
+            st.text(name, min_size=4, max_size=20),
+            st.sampled_from(["", ".vault.azure.net", ".vault.azure.cn", ".example.com:8443"]),
+        ),
         st.text(name + "-", min_size=1, max_size=127),
     ),
-    "env": st.from_regex("[A-Za-z_][A-Za-z0-9_]*", fullmatch=True),
-    "file": key.filter(lambda text: "\0" not in text and not text.endswith("/")).map("/{}".format),
-    "memory": key,
+    "env": st.tuples(st.from_regex("[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)),
+    "file": st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/")), max_size=4
+    ).map(lambda names: ("", *names, "key")),
+    "memory": st.lists(key, min_size=1, max_size=4).map(tuple),
 }
-QUERIES = {"azurekv": st.fixed_dictionaries({}, optional={"version": version})}
+OPTIONS = {"azurekv": st.fixed_dictionaries({}, optional={"version": version})}
 
 
 def test_every_store_has_its_own_inputs_here() -> None:
-    assert set(LOCATIONS) == set(stores.schemes())
+    assert set(PARTS) == set(stores.schemes())
 
 
 @pytest.mark.parametrize("scheme", stores.schemes())
 @given(data=st.data())
 def test_format_and_parse_are_inverse(scheme: str, data: st.DataObject) -> None:
-    location = data.draw(LOCATIONS[scheme])
-    query = data.draw(QUERIES.get(scheme, st.just({})))
-    reference = SecretReference(scheme, location, query, data.draw(st.none() | key))
+    place = Place(data.draw(PARTS[scheme]), data.draw(OPTIONS.get(scheme, st.just({}))))
+    reference = SecretReference(scheme, place, data.draw(st.none() | key))
     try:
         parsed = SecretReference.parse(str(reference))
     except InvalidReference as error:  # it looks like a key of a known kind

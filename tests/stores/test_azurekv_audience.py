@@ -18,7 +18,7 @@ from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError, StoreUnreachable
 from mlauth.resolving import read_all
-from tests.stores.contract import CANARY
+from mlauth.testing.stores import CANARY
 from tests.support.azure import Azure
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.faults import FaultyServer, Reply, answer, faulty

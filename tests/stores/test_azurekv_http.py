@@ -21,7 +21,7 @@ from mlauth.azure import identity as azure_identity
 from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.resolving import read_all
-from tests.stores.contract import CANARY
+from mlauth.testing.stores import CANARY
 from tests.support.azure import Azure
 from tests.support.faults import Reply, answer, endless, faulty
 from tests.support.identity import CLOUDS
@@ -168,7 +168,7 @@ def test_netrc_is_read_for_no_request(
     by: str,
 ) -> None:
     """Vaults and what issues tokens answer no request that has other credentials than theirs."""
-    hosts = (key.location.partition("/")[0], "login.microsoftonline.com", "127.0.0.1")
+    hosts = (key.place.parts[0], "login.microsoftonline.com", "127.0.0.1")
     whose = ["default"] if entry == "default" else [f"machine {host}" for host in hosts]
     text = "".join(f"{who} login somebody password {CANARY}\n" for who in whose)
     monkeypatch.setenv("HOME", str(tmp_path))

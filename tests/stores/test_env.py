@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from mlauth import SecretReference, stores
+from mlauth import SecretReference
 from mlauth.errors import SecretUnusable
-from tests.stores.contract import StoreContract
+from mlauth.storing import SecretStore
+from mlauth.testing.stores import StoreContract
 
 
 class TestEnvironment(StoreContract):
@@ -30,7 +31,7 @@ class TestEnvironment(StoreContract):
 def test_a_value_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environb, b"MLAUTH_TEST_SECRET", b"canary\xff")
     with pytest.raises(SecretUnusable, match="not UTF-8") as caught:
-        stores.new_store("env").read(SecretReference.parse("env://MLAUTH_TEST_SECRET"), timeout=5)
+        SecretStore("env").read(SecretReference.parse("env://MLAUTH_TEST_SECRET"), timeout=5)
     assert "canary" not in str(caught.value)
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mlauth import SecretReference, stores
+from mlauth import SecretReference
 from mlauth.errors import SecretNotFound, SecretUnusable, StoreError, StoreUnavailable
-from mlauth.stores import WritableStore
 from mlauth.stores.file import local_path
-from tests.stores.contract import CANARY, WritableStoreContract
+from mlauth.storing import SecretStore
+from mlauth.testing.stores import CANARY, WritableStoreContract
 
 
 class TestFile(WritableStoreContract):
@@ -38,7 +38,7 @@ class TestFile(WritableStoreContract):
 
 def read(path: Path) -> str:
     reference = SecretReference.parse(f"file://{path}")
-    return stores.new_store("file").read(reference, timeout=5).value.get_secret_value()
+    return SecretStore("file").read(reference, timeout=5).value.get_secret_value()
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_what_is_used_up_in_this_process_may_be_there_again_later(tmp_path: Path
 
 def test_a_name_that_the_locale_cannot_write(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom mlauth import SecretReference, stores\n"
+        "import sys\nfrom mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
         "reference = SecretReference.parse(sys.argv[1])\n"
-        "try: stores.new_store('file').read(reference, timeout=5)\n"
+        "try: SecretStore('file').read(reference, timeout=5)\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -137,7 +137,7 @@ def test_a_name_that_the_locale_cannot_write(tmp_path: Path) -> None:
     ],
 )
 def test_the_path_that_a_reference_names(reference: str, on_windows: str, elsewhere: str) -> None:
-    location = SecretReference.parse(reference).location
+    location = "/".join(SecretReference.parse(reference).place.parts)
     path = local_path(location, windows=True)
     assert ntpath.normpath(path) == on_windows
     assert ntpath.isabs(path) or path.startswith("/run")  # 3.13: on the current drive is relative
@@ -148,8 +148,8 @@ def as_nobody(call: str, key: Path) -> str:
     """Try something with a file as a user who has no rights there; return the error."""
     code = (
         "import os, sys\nfrom pydantic import SecretStr\n"
-        "from mlauth import SecretReference, stores\n"
-        "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
+        "from mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
+        "reference, store = SecretReference.parse(sys.argv[1]), SecretStore('file')\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"  # root may do everything
         f"try: {call}\n"
         "except Exception as error: print(type(error).__name__, error)"
@@ -175,20 +175,21 @@ def test_a_file_that_others_may_read_is_noted(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(CANARY)
     reference = SecretReference.parse(f"file://{tmp_path}/key")
     (tmp_path / "key").chmod(0o644)
-    assert "mode 0644" in stores.new_store("file").describe(reference).notes[0]
+    assert "mode 0644" in SecretStore("file").describe(reference).notes[0]
     (tmp_path / "key").chmod(0o600)
-    assert stores.new_store("file").describe(reference).notes == ()
+    assert SecretStore("file").describe(reference).notes == ()
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pydantic import SecretStr
-from mlauth import SecretReference, stores
+from mlauth import SecretReference
+from mlauth.storing import SecretStore
 from tests.test_lifetime import at_line
 
 key = Path(sys.argv[1])
-reference, store = SecretReference.parse(f"file://{key}"), stores.new_store("file")
+reference, store = SecretReference.parse(f"file://{key}"), SecretStore("file")
 points = left = 0
 while True:
     points += 1
@@ -217,8 +218,7 @@ class TestWriting:
 
     def write(self, value: str = f"{CANARY}-new", path: Path | None = None) -> None:
         reference = SecretReference.parse(f"file://{path or self.key}")
-        store = stores.new_store("file")
-        assert isinstance(store, WritableStore)
+        store = SecretStore("file")
         assert store.write(reference, SecretStr(value), timeout=5) is None
 
     def test_only_its_owner_may_read_a_new_file(self) -> None:
@@ -286,10 +286,10 @@ class TestWriting:
         code = (
             "import resource, signal, sys\n"
             "from pydantic import SecretStr\n"
-            "from mlauth import SecretReference, stores\n"
+            "from mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-            "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
+            "reference, store = SecretReference.parse(sys.argv[1]), SecretStore('file')\n"
             "try: store.write(reference, SecretStr('canary' * 1000), timeout=5)\n"
             "except Exception as error: print(type(error).__name__, error)"
         )
@@ -326,8 +326,7 @@ class TestWriting:
             writing.set()
             goes_on.wait(20)
 
-        reference, store = SecretReference.parse(f"file://{self.key}"), stores.new_store("file")
-        assert isinstance(store, WritableStore)
+        reference, store = SecretReference.parse(f"file://{self.key}"), SecretStore("file")
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(store.write, reference, SecretStr("1"), timeout=30, before=wait)
             writing.wait(20)
@@ -347,8 +346,9 @@ class TestWriting:
         (self.folder / "elsewhere").write_text("old")
         self.key.touch()
         code = (
-            "import sys\nfrom mlauth import SecretReference, stores\n"
-            "reference, store = SecretReference.parse(sys.argv[1]), stores.new_store('file')\n"
+            "import sys\n"
+            "from mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
+            "reference, store = SecretReference.parse(sys.argv[1]), SecretStore('file')\n"
             "try: store.prove_writable(reference, timeout=5)\n"
             "except Exception as error: print(type(error).__name__, error)"
         )

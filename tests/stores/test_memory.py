@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from mlauth.stores import memory
-from tests.stores.contract import StoreContract
+from mlauth.testing.stores import StoreContract
 
 
 class TestMemory(StoreContract):

@@ -39,7 +39,8 @@ from mlauth.references import SecretReference
 from mlauth.report import CheckReport, StageFailed, is_unknown
 from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
-from mlauth.stores import WritableStore, new_store, schemes
+from mlauth.stores import schemes
+from mlauth.storing import SecretStore
 from mlauth.systems.zenml import API_TOKEN, Administrator, ZenMLCredentials, ca_of, key_problem
 from mlauth.systems.zenml.server import ask, connect, current_user, log_in, probe_server
 from mlauth.text import plain
@@ -201,7 +202,7 @@ class Ready(NeverPickled):
     """A rotation that nothing is known to stand in the way of."""
 
     server: _Server
-    store: WritableStore
+    store: SecretStore
     key: _Key
     proven: SecretStr
     minutes: int
@@ -465,11 +466,11 @@ def _made(answer: Answer) -> tuple[SecretStr, object] | None:
     return None
 
 
-def writable(reference: SecretReference) -> WritableStore:
+def writable(reference: SecretReference) -> SecretStore:
     """Return the store to write a reference to, or refuse what cannot be written."""
-    store = new_store(reference.scheme)
-    if not isinstance(store, WritableStore):
-        known = [scheme for scheme in schemes() if isinstance(new_store(scheme), WritableStore)]
+    store = SecretStore(reference.scheme)
+    if not store.writable:
+        known = [scheme for scheme in schemes() if SecretStore(scheme).writable]
         raise InvalidCredentials(
             f"{reference} cannot be rotated: mlauth writes to {' and '.join(known)} only; keep the "
             "key there, or rotate it by hand (zenml service-account api-key … rotate --retain …)"
@@ -479,7 +480,7 @@ def writable(reference: SecretReference) -> WritableStore:
             f"{reference} cannot be rotated: the secret holds more than the key; give it a secret "
             "of its own"
         )
-    if reference.query:
+    if "version" in reference.place.options:
         raise InvalidCredentials(
             f"{reference} cannot be rotated: it names one version for good; leave '?' and what "
             "follows away"

@@ -1,0 +1,243 @@
+"""A store as the rest of mlauth uses it: it takes references, and its errors name them.
+
+What is the same for all stores is here, once: the sentence around a message, empty values, UTF-8,
+sizes and `#key`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from pydantic import SecretStr
+
+from mlauth import stores
+from mlauth.deadline import Deadline
+from mlauth.errors import SecretNotFound, SecretUnusable, StoreError
+from mlauth.never_pickled import NeverPickled
+from mlauth.references import SecretReference
+from mlauth.stores import MOST_BYTES, Access, RemoteStore, StoredSecret, WritableStore
+
+
+class SecretStore(NeverPickled):
+    """The store of a scheme. Every reference that it is given must be one to it."""
+
+    def __init__(self, scheme: str) -> None:
+        """Do no I/O.
+
+        Args:
+            scheme: a known one.
+        """
+        grammar = stores.grammar(scheme)
+        assert grammar is not None
+        self._most_bytes = grammar.most_bytes
+        self._store = stores.new_store(scheme)
+
+    @property
+    def writable(self) -> bool:
+        """Whether secrets can be written to the store."""
+        return isinstance(self._store, WritableStore)
+
+    def read(self, reference: SecretReference, *, timeout: float) -> StoredSecret:
+        """Read a secret, or its field `#key`.
+
+        Args:
+            reference: where it is.
+            timeout: seconds that may pass, retries included.
+
+        Raises:
+            StoreError: it could not be read, or is nothing that can be used; one line.
+        """
+        with _about(reference.whole(), "read"):
+            secret = self._store.read(reference.place, timeout=max(timeout, 0.001))
+        with _about(reference.whole(), "used"):
+            size = _size(secret.value)
+            if size is None:
+                raise SecretUnusable("it is not UTF-8 text; store it as text")
+            if not size:
+                raise SecretUnusable("it is empty; put the secret there")
+            if size > MOST_BYTES:
+                raise SecretUnusable(
+                    f"it is larger than {_shown(MOST_BYTES)}; is it the right one?"
+                )
+        return pick(secret, reference)
+
+    def write(
+        self,
+        reference: SecretReference,
+        value: SecretStr,
+        *,
+        timeout: float,
+        before: Callable[[], None] = lambda: None,
+    ) -> str | None:
+        """Write a secret, or one `#key` of a secret that holds several.
+
+        For a key the secret is read, changed and written whole, right after a look whether it is
+        still what was read. No store tells that and writes in one step: what another writes to the
+        same secret within that moment is lost.
+
+        Args:
+            reference: where it is, without a version.
+            value: the new value.
+            timeout: seconds that may pass, retries included; no write begins after them.
+            before: called right before each attempt to write; what it raises is raised, a
+                StoreError with the sentence around it.
+
+        Returns:
+            The store's name for the new version, where it has versions.
+
+        Raises:
+            StoreError: the secret is as it was; after `StoreUnavailable` it may have been written.
+        """
+        store, deadline = self._for_writing(reference), Deadline(max(timeout, 0.001))
+        with _about(reference, "written"):
+            # Before the key, too: what is no text cannot be put into JSON.
+            self._refuse(value)
+        whole, look = value, before
+        if reference.key is not None:
+            found = self._content(reference, deadline)
+            whole = _changed(found, reference.key, value)
+
+            def look() -> None:
+                before()
+                if self._content(reference, deadline) not in (found, whole):
+                    raise SecretUnusable("somebody else writes to it at the same time: try again")
+
+        with _about(reference, "written"):
+            self._refuse(whole)
+            return store.write(
+                reference.place, whole, timeout=max(deadline.remaining(), 0.001), before=look
+            )
+
+    def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
+        """Prove, as far as that goes without changing a value, that `write` would write.
+
+        Args:
+            reference: as of `write`.
+            timeout: seconds that may pass, retries included.
+
+        Raises:
+            StoreError: as of `write`.
+        """
+        store, deadline = self._for_writing(reference), Deadline(max(timeout, 0.001))
+        if reference.key is not None:
+            self._content(reference, deadline)
+        with _about(reference, "written"):
+            store.prove_writable(reference.place, timeout=max(deadline.remaining(), 0.001))
+
+    def describe(self, reference: SecretReference) -> Access:
+        """Say where a reference points and as whom it would be read, without reading it."""
+        return self._store.describe(reference.place)
+
+    def hosts(self, reference: SecretReference) -> tuple[str, ...]:
+        """Return the hosts that a credential would be sent to, to read or write a reference."""
+        return self._store.hosts(reference.place) if isinstance(self._store, RemoteStore) else ()
+
+    def _for_writing(self, reference: SecretReference) -> WritableStore:
+        with _about(reference, "written"):
+            if not isinstance(self._store, WritableStore):
+                raise SecretUnusable(f"mlauth only reads from {reference.scheme}")
+            if "version" in reference.place.options:
+                raise SecretUnusable("it names one version for good; name it without version")
+        return self._store
+
+    def _refuse(self, value: SecretStr) -> None:
+        size = _size(value)
+        if size is None:
+            raise SecretUnusable("the value is not UTF-8 text: encode it, for instance as base64")
+        if not 0 < size <= self._most_bytes:
+            raise SecretUnusable(
+                f"the store takes 1 byte to {_shown(self._most_bytes)}, not {size:,} bytes"
+            )
+
+    def _content(self, reference: SecretReference, deadline: Deadline) -> SecretStr:
+        """Return the JSON object that a key is to be written into, if only an empty one."""
+        try:
+            found = self.read(reference.whole(), timeout=deadline.remaining()).value
+        except SecretNotFound:
+            return SecretStr("{}")
+        if _object(found) is None:
+            raise SecretUnusable(
+                f"{reference} cannot be written: the secret is not a JSON object, so it has no "
+                "keys; leave '#' and what follows away to write it whole"
+            )
+        return found
+
+
+def hosts_of(reference: SecretReference) -> tuple[str, ...]:
+    """Return the hosts that a credential would be sent to, to read or write a reference."""
+    return SecretStore(reference.scheme).hosts(reference)
+
+
+def pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
+    """Return the field `#key` of a JSON secret; a field that is missing is an error, never None.
+
+    Args:
+        secret: the whole one.
+        reference: says which field, if any.
+
+    Raises:
+        SecretUnusable: it has no such field, or that is no text.
+    """
+    if reference.key is None:
+        return secret
+    value = _field(secret.value, reference.key)
+    if isinstance(value, str):
+        raise SecretUnusable(f"{reference} cannot be used: {value}")
+    return replace(secret, value=value)
+
+
+def _field(secret: SecretStr, key: str) -> SecretStr | str:
+    """Return a field of a JSON secret, or what is wrong; no frame with values raises anything."""
+    content = _object(secret)
+    if content is None:
+        return (
+            f"the secret is not a JSON object, so it has no key {key!r}; leave '#{key}' away to "
+            "use it whole"
+        )
+    if key not in content:
+        return f"the secret has no key {key!r} (it has {len(content)} others)"
+    value = content[key]
+    # Numbers and booleans have several spellings; a guess could be another secret than the stored.
+    if not isinstance(value, str) or not value:
+        what = "empty" if value == "" else "not a JSON string"
+        return f"the value of {key!r} is {what}; store it as one"
+    field = SecretStr(value)
+    return "it is not UTF-8 text" if _size(field) is None else field
+
+
+def _changed(secret: SecretStr, key: str, value: SecretStr) -> SecretStr:
+    content = {**(_object(secret) or {}), key: value.get_secret_value()}
+    return SecretStr(json.dumps(content, ensure_ascii=False))
+
+
+def _object(secret: SecretStr) -> dict[str, Any] | None:
+    try:
+        content = json.loads(secret.get_secret_value())
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _size(value: SecretStr) -> int | None:
+    """Return the bytes of a value; None if it is no text: it can hold halves of characters."""
+    try:
+        return len(value.get_secret_value().encode())
+    except UnicodeEncodeError:  # which holds the value
+        return None
+
+
+def _shown(size: int) -> str:
+    return f"{size // 1024**2} MiB" if size >= 1024**2 else f"{size // 1024} KiB"
+
+
+@contextmanager
+def _about(reference: SecretReference, done: str) -> Iterator[None]:
+    """Say in every error what could not be done, and to what."""
+    try:
+        yield
+    except StoreError as error:
+        raise type(error)(f"{reference} cannot be {done}: {error}") from None
