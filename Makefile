@@ -56,8 +56,8 @@ check: $(VENV)/.installed ## lint, format, types, layers
 	$(BIN)/lint-imports --no-logo --no-cache
 
 bench: $(VENV)/.installed ## what an activation costs, and against what
-	@$(BIN)/python benchmarks/activation.py $(ARGS)
-	@PYTHONPATH=. $(BIN)/python benchmarks/azurekv.py $(ARGS)
+	@$(BIN)/python -m benchmarks.activation $(ARGS)
+	@$(BIN)/python -m benchmarks.azurekv $(ARGS)
 
 lock: $(VENV)/.uv ## resolve anew: requirements/ (ARGS=--upgrade takes the newest)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt

@@ -16,9 +16,12 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import yaml
-from measuring import (
+from rich.console import Console
+
+from benchmarks.measuring import (
     ACCOUNT,
     MEMORY_EPILOGUE,
     PRELUDE,
@@ -28,8 +31,6 @@ from measuring import (
     path,
     table,
 )
-from rich.console import Console
-
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer, deploy, running
 
 LOGIN = ("POST", "/api/v1/login")
@@ -107,7 +108,7 @@ def flow_runs(
     step = "prefect_mlauth.steps.zenml_login"
     shell = {"script": "zenml status", "stream_output": False}
     shell["env"] = {"ZENML_STORE_URL": zenml.url, "ZENML_STORE_API_KEY": "{{ $ZENML_KEY }}"}
-    variants = {
+    variants: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "no step": ("plain", []),
         "zenml_login": ("plain", [{step: login}]),
         "run_shell_script: zenml status": (

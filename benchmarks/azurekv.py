@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
-from measuring import MEMORY_EPILOGUE, PRELUDE, Figures, clean, measured, table
 from rich.console import Console
 
+from benchmarks.measuring import MEMORY_EPILOGUE, PRELUDE, Figures, clean, measured, table
 from tests.support.azure import Azure
 from tests.support.azure import azure as start_azure
 from tests.support.key_vault import Vault

@@ -20,9 +20,10 @@ from mlauth import ZenMLCredentials, activate
 from mlauth.record import RECORD
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
-from tests.prefect_mlauth.ways import Script, add_steps, until
+from tests.prefect_mlauth.ways import Script, add_steps
 from tests.support.search import search
 from tests.support.servers import ManagedProcess, PrefectServer, ProcessWorker, flow_run_logs
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 

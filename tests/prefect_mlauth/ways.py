@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,9 @@ from typing import Any
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 from tests.support.servers import ManagedProcess, PrefectServer, flow_run_logs
+from tests.support.waiting import until
 
 FLOWS = Path(__file__).parent / "flows"
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 90
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 def facts_of(lines: list[str]) -> dict[str, Any]:
@@ -83,7 +75,7 @@ def served(project: Project, account: Account, other: Account) -> dict[str, Any]
         found = project.server.request("GET", f"/deployments/name/show/{name}")
         path = f"/deployments/{found['id']}/create_flow_run"
         run = project.server.request("POST", path, {})["id"]
-        return until(lambda: facts_of(flow_run_logs(project.server, run)))  # type: ignore[no-any-return]
+        return until(lambda: facts_of(flow_run_logs(project.server, run)))
 
 
 def deployed(project: Project, account: Account, other: Account) -> dict[str, Any]:
@@ -108,7 +100,7 @@ def subflow(project: Project, account: Account, other: Account) -> dict[str, Any
     assert facts_of(said.splitlines())["env"]["ZENML_STORE_API_KEY"] == digest(other.key)
     found = re.search(r"^CHILD (\S+) Completed$", said, re.MULTILINE)
     assert found, said
-    return until(lambda: facts_of(flow_run_logs(project.server, found[1])))  # type: ignore[no-any-return]
+    return until(lambda: facts_of(flow_run_logs(project.server, found[1])))
 
 
 WAYS: dict[str, Callable[[Project, Account, Account], dict[str, Any]]] = {

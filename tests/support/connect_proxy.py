@@ -58,6 +58,7 @@ class ConnectProxy:
                 url = urlsplit(target if method != "CONNECT" else f"//{target}")
                 host = url.hostname or ""
                 port = next((p for name, p in ports.items() if fnmatchcase(host, name)), None)
+                far = None
                 if method != "CONNECT" or port is None:
                     status, head = 502, "502 Bad Gateway"
                 elif not exists(host):
@@ -69,7 +70,7 @@ class ConnectProxy:
                     except ConnectionRefusedError:
                         status, head = 503, "503 Service Unavailable\r\nX-Squid-Error: ERR_CONN 111"
                 proxy.asked.append(Asked(host, url.port or 0, status))
-                if status != 200:
+                if far is None:
                     self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())
                     return
                 with far:

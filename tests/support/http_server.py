@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import psutil  # type: ignore[import-untyped,unused-ignore]  # stubs are not always there
+import psutil
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from tests.support.environment import LOOPBACK

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped,unused-ignore]  # stubs are not always there
+import psutil
 
 from mlauth.errors import MLAuthError
 from mlauth.signals import uninterrupted

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -37,6 +36,7 @@ from tests.support.servers import (
     flow_run_logs,
     run_deployment,
 )
+from tests.support.waiting import until
 
 
 def unique(name: str) -> str:
@@ -52,15 +52,6 @@ def alive(pids: list[int]) -> list[int]:
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-def until(condition: Any, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 # --- ZenML --------------------------------------------------------------------------------------
@@ -328,7 +319,7 @@ def test_events_are_stored(prefect_server: PrefectServer, deployment: str) -> No
             )
             return {name for (name,) in rows}
 
-    assert until(lambda: "prefect.flow-run.pull-step.executed" in names())
+    until(lambda: "prefect.flow-run.pull-step.executed" in names())
 
 
 def test_a_deployment_that_is_not_there_is_one_line(prefect_server: PrefectServer) -> None:
@@ -628,7 +619,7 @@ def test_a_worker_ends_with_the_runs_that_it_started(
         deploy(tmp_path, "endless", prefect_server)
         with pytest.raises(ServerError, match="was still"):
             run_deployment(prefect_server, "endless/endless", timeout=0)
-        assert until(lambda: len(worker.pids()) >= 2, 30)
+        until(lambda: len(worker.pids()) >= 2, 30)
         pids = worker.pids()
 
     assert alive(pids) == []
