@@ -310,7 +310,10 @@ def _headers(auth: Bearer | Basic | None, headers: Mapping[str, Text]) -> dict[s
         if not _IN_A_HEADER.fullmatch(value):
             del made, value  # they would be locals of an error
             raise FaultError(
-                Fault(f"what goes into the header {name} has characters that no header can hold")
+                Fault(
+                    f"the header {name} cannot hold its value, which is not printable ASCII: is it "
+                    "stored whole, and as text?"
+                )
             )
     return made
 

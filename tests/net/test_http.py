@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import gzip
 import hashlib
@@ -24,10 +25,21 @@ from pydantic import SecretBytes, SecretStr
 from mlauth.deadline import Deadline
 from mlauth.errors import DeadlineExceeded
 from mlauth.net.faults import Fault, FaultError
-from mlauth.net.http import Answer, Bearer, Service
+from mlauth.net.http import Answer, Basic, Bearer, Service
 from mlauth.net.route import Client, ca_problem, is_loopback, netrc_problem, proxy_to
+from tests.support import web
 from tests.support.connect_proxy import connect_proxy
-from tests.support.faults import Reply, answer, drip, endless, faulty, late, reset, silent
+from tests.support.faults import (
+    FaultyServer,
+    Reply,
+    answer,
+    drip,
+    endless,
+    faulty,
+    late,
+    reset,
+    silent,
+)
 
 CANARY = "canary-key-77"
 LIMIT = 1.5
@@ -104,6 +116,85 @@ def test_an_answer_below_500_is_the_callers_to_judge(status: int) -> None:
         assert len(server.requests) == 1
 
 
+def page_of(user: str, password: str) -> web.Service:
+    """Serve a page to who sends Basic with these, with a cookie, as a service with logins does."""
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def page(call: web.Call) -> web.Answer:
+        headers = {"X-Size": "7", "X-Echo": CANARY, "Set-Cookie": f"session={CANARY}"}
+        if call.headers.get("authorization") != f"Basic {pair}" or "cookie" in call.headers:
+            return web.Answer(401, b"<p>no</p>", {"WWW-Authenticate": 'Basic realm="x"'})
+        return web.Answer(200, "<p>gr\u00fcezi</p>".encode(), headers)
+
+    return page
+
+
+def test_basic_gets_a_page_and_the_headers_that_are_wanted() -> None:
+    password = f"{CANARY}:p\u00e4ss"
+    with (
+        web.serve(page_of("me", password)) as port,
+        Service(f"http://127.0.0.1:{port}", Deadline(LIMIT)) as service,
+    ):
+        auth, keep = Basic("me", SecretStr(password)), ["x-size", "X-Echo", "X-None"]
+        for _ in range(2):  # the second one without the cookie of the first
+            found = service.request("GET", "/", auth=auth, keep=keep)
+            assert isinstance(found, Answer)
+            assert (found.status, found.content_type) == (200, "text/html")
+            assert (found.text, found.json) == ("<p>gr\u00fcezi</p>", None)
+            headers = {name: value.get_secret_value() for name, value in found.headers.items()}
+            assert headers == {"x-size": "7", "x-echo": CANARY}
+            assert CANARY not in f"{found!r} {auth!r} {vars(found)} {vars(service)}"
+        refused = service.request("GET", "/", keep=["WWW-Authenticate"])
+    assert isinstance(refused, Answer)
+    assert refused.status == 401
+    assert refused.headers["www-authenticate"].get_secret_value() == 'Basic realm="x"'
+
+
+def test_the_headers_of_a_request_are_the_callers() -> None:
+    headers = {"Accept": "application/vnd.acme+json", "X-Acme-Token": SecretStr(CANARY)}
+    with (
+        faulty(answer(200)) as server,
+        Service(server.url, Deadline(LIMIT), client=CLIENT) as service,
+    ):
+        assert isinstance(service.request("GET", "/", headers=headers), Answer)
+        head = server.requests[0].decode()
+        assert f"\r\nX-Acme-Token: {CANARY}\r\n" in head
+        assert "\r\nAccept: application/vnd.acme+json\r\n" in head
+        assert "Authorization" not in head
+
+
+@pytest.mark.parametrize("value", [f"{CANARY}\r\nX: y", f"{CANARY}\n", f"{CANARY}\u00e9", "\udcff"])
+def test_what_no_header_can_hold_is_not_sent(value: str) -> None:
+    with (
+        faulty(answer(200)) as server,
+        Service(server.url, Deadline(LIMIT)) as service,
+    ):
+        asked = [
+            service.request("GET", "/", auth=Bearer(SecretStr(value))),
+            service.request("GET", "/", headers={"Authorization": SecretStr(value)}),
+        ]
+        for found in asked:
+            assert isinstance(found, Fault)
+            assert found.line == (
+                "the header Authorization cannot hold its value, which is not printable ASCII: is "
+                "it stored whole, and as text?"
+            )
+            assert (found.sent, found.unknown, found.transient) == (False, False, False)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("path", ["PATH", "//HOST/login", "/PATH", "\\\\HOST/login"])
+def test_no_path_leads_to_another_origin(path: str) -> None:
+    with (
+        faulty(answer(200)) as other,
+        faulty(answer(200)) as server,
+        Service(server.url, Deadline(LIMIT)) as service,
+    ):
+        path = path.replace("PATH", other.url).replace("HOST", f"127.0.0.1:{other.port}")
+        service.request("GET", path, auth=Bearer(SecretStr(CANARY)))
+        assert other.requests == []
+
+
 def test_a_host_that_does_not_exist_fails_or_is_unknown_if_dns_does_not_say() -> None:
     line = fault("https://host.invalid").line
     assert "host.invalid" in line
@@ -169,9 +260,12 @@ def test_the_wait_that_a_service_asks_for_is_kept() -> None:
 def test_a_wait_that_is_longer_than_the_deadline_is_not_begun(wait: str) -> None:
     with faulty(answer(429, Retry_After=wait)) as server:
         start = time.monotonic()
-        refusal(UNKNOWN, server.url)
+        found = fault(server.url)
         assert time.monotonic() - start < 1
         assert len(server.requests) == 1
+    assert (found.status, found.unknown, found.transient, found.sent) == (429, True, True, True)
+    assert found.wait is not None
+    assert found.wait >= 3600
 
 
 def test_a_wait_that_nobody_can_read_is_left_to_the_backoff() -> None:
@@ -183,12 +277,23 @@ def test_a_wait_that_nobody_can_read_is_left_to_the_backoff() -> None:
 def test_no_redirect_is_followed_with_a_credential(status: int) -> None:
     with faulty(answer(200)) as other:
         with faulty(answer(status, Location=f"{other.url}/canary?x=canary")) as server:
-            message = refusal(FAILED, server.url)
-            assert f"redirects ({status}) to 127.0.0.1:{other.port}" in message
-            assert "canary" not in message
+            found = fault(server.url)
+            assert f"redirects ({status}) to 127.0.0.1:{other.port}" in found.line
+            assert "canary" not in found.line
+            assert (found.status, found.location, found.unknown) == (status, None, False)
         assert other.requests == []
-    with faulty(answer(status, Location="/login/")) as server:
-        assert "redirects" in refusal(FAILED, server.url)
+
+
+@pytest.mark.parametrize("there", ["/new/login", "URL/new/login?x=1#y", "//me@HOST/new/login"])
+def test_a_new_place_on_the_same_origin_is_said_and_not_followed(there: str) -> None:
+    def redirect(connection: socket.socket, server: FaultyServer) -> None:
+        place = there.replace("URL", server.url).replace("HOST", f"127.0.0.1:{server.port}")
+        answer(307, Location=place)(connection, server)
+
+    with faulty(redirect) as server:
+        found = fault(server.url)
+        assert "redirects (307)" in found.line
+        assert found.location == "/new/login"
         assert len(server.requests) == 1
 
 
