@@ -45,9 +45,9 @@ test-matrix: $(VENV)/.installed ## what users do, with other versions of Prefect
 test-smoke: $(VENV)/.installed ## of that, the other versions of Prefect and ZenML, with one Python
 	@$(BIN)/python -m pytest -m matrix -k "not pair" $(ARGS)
 
-docs: $(VENV)/.installed ## write docs/failures.md and docs/versions.md anew, from what fails and what is pinned
+docs: $(VENV)/.installed ## write anew what is made: docs/failures.md, docs/versions.md, tables of fields, stubs
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest -m load tests/faults
-	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/versions/test_page.py
+	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/versions/test_page.py tests/prefect_mlauth/test_forms.py
 
 check: $(VENV)/.installed ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -10,14 +10,15 @@ if find_spec("prefect") is None:
         "prefect_mlauth needs Prefect: install mlauth[prefect]", name="prefect"
     )
 if TYPE_CHECKING:
-    from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+    from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile
+    from prefect_mlauth.blocks._logins import *  # noqa: F403 - those of our systems
 
-__all__ = ["AzureKeyVaultSecret", "MLAuthProfile", "ZenMLCredentials"]
+__all__ = ["AzureKeyVaultSecret", "MLAuthProfile"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the blocks when one is asked for: a pull step needs none, and would wait for them."""
-    if name not in __all__:
+    if not name[:1].isupper():  # a module of ours, which Python looks for here first
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from prefect_mlauth import blocks
 
@@ -26,4 +27,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Name the blocks too: `prefect block register -m prefect_mlauth` finds them here."""
-    return sorted({*globals(), *__all__})
+    from prefect_mlauth.collection import NAMES
+
+    return sorted({*globals(), *NAMES})

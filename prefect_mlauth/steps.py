@@ -1,5 +1,8 @@
 """Pull steps of a Prefect deployment: credentials for the flow, before it is imported.
 
+Each system has a step, `<name>_login`, which is made from the model of its credentials when it is
+looked up: `prefect_mlauth.steps.zenml_login`.
+
 What a step sets is in the environment of the flow run and nowhere else; what it returns are names
 and facts, which later steps can use (`{{ id.account }}`), and no secrets.
 """
@@ -7,7 +10,7 @@ and facts, which later steps can use (`{{ id.account }}`), and no secrets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prefect.logging import get_logger
 from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
@@ -20,77 +23,62 @@ from mlauth.environment import Activating
 from mlauth.errors import InvalidCredentials, MLAuthError
 from mlauth.folders import remove_at_exit
 from mlauth.masking import guard_output
-from mlauth.systems.env import EnvironmentSecrets
-from mlauth.systems.zenml import ZenMLCredentials
 from prefect_mlauth import handlers, runs
 
+if TYPE_CHECKING:
+    from prefect_mlauth._logins import *  # noqa: F403 - the steps of our systems, for type checkers
 
-def zenml_login(
-    store_url: str,
-    api_key: str,
-    *,
-    service_account: str | None = None,
-    stack: str | None = None,
-    project: str | None = None,
-    verify: bool = True,
-    credential: Literal["api_key", "api_token"] = "api_key",
-    timeout: float = 30.0,
-    ca_bundle: str | None = None,
-    allow_insecure: bool = False,
-) -> dict[str, Any]:
-    """Let the flow work on a ZenML server as a service account.
 
-    Sets `ZENML_STORE_URL` and `ZENML_STORE_API_KEY`, and gives ZenML's client a private
-    configuration directory, so that no key reaches the disk and no other run is disturbed.
+def __getattr__(name: str) -> Any:
+    """Make the step of a system: Prefect, and `import`, look it up by its name."""
+    system, login, rest = name.rpartition("_login")
+    if login and not rest:
+        from prefect_mlauth import logins
 
-    Args:
-        store_url: the server, `https://…`; `http` only to this machine.
-        api_key: a reference to the service account's API key, never the key.
-        service_account: the name that the key must belong to.
-        stack: the name of the stack to run on.
-        project: the name of the project to run in.
-        verify: prove with one login that the server takes the key.
-        credential: `api_token` gives the flow only the token of that login, so that the
-            long-lived key never enters its environment.
-        timeout: seconds for everything together.
-        ca_bundle: a file with the CA certificates that the server's certificate is from, or their
-            PEM text.
-        allow_insecure: let `http` go beyond this machine.
+        if logins.is_known(system):
+            globals()[name] = step = _step_of(system)
+            return step
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    Returns:
-        `account` and `server_version` as the server said (with `verify`), `expires_at` (ISO 8601,
-        UTC) of a token that expires, and `variables`, the names of what was set.
 
-    Raises:
-        MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
+def __dir__() -> list[str]:
+    """Name the steps of all systems, too."""
+    from prefect_mlauth import logins
 
-    Example:
-        ```yaml
-        pull:
-          - prefect_mlauth.steps.zenml_login:
-              store_url: https://zenml.example.com
-              api_key: file:///run/secrets/zenml/api-key
-              service_account: prefect-prod
-        ```
-    """
+    return sorted({*globals(), *(f"{system}_login" for system in logins.names())})
 
-    def prepared(deadline: Deadline) -> Activating:
-        credentials = ZenMLCredentials.of(
-            "zenml_login",
-            {
-                "store_url": store_url,
-                "api_key": api_key,
-                "service_account": service_account,
-                "stack": stack,
-                "project": project,
-                "credential": credential,
-                "ca_bundle": ca_bundle,
-                "allow_insecure": allow_insecure,
-            },
+
+def _step_of(system: str) -> Callable[..., dict[str, Any]]:
+    """Make the step that logs in to a system, from the model of its credentials."""
+    from mlauth import systems
+    from prefect_mlauth import logins
+
+    model = systems.load(system)
+    name, signature = f"{system}_login", logins.signature(model)
+
+    def step(*args: Any, **inputs: Any) -> dict[str, Any]:
+        # An input that is not known is refused as a field of the credentials.
+        known = {each: value for each, value in inputs.items() if each in signature.parameters}
+        given = signature.bind_partial(*args, **known)
+        given.apply_defaults()
+        fields = inputs | given.arguments
+        verify, timeout = fields.pop("verify"), fields.pop("timeout")
+        return _activate(
+            lambda deadline: prepare(
+                model.of(name, fields), deadline, verify=_flag("verify", verify)
+            ),
+            timeout,
         )
-        return prepare(credentials, deadline, verify=_flag("verify", verify))
 
-    return _activate(prepared, timeout)
+    step.__name__ = step.__qualname__ = name
+    step.__module__ = __name__
+    step.__doc__ = logins.docstring(model, f"{__name__}.{name}")
+    step.__annotations__ = {
+        **{each: parameter.annotation for each, parameter in signature.parameters.items()},
+        "return": signature.return_annotation,
+    }
+    step.__signature__ = signature  # type: ignore[attr-defined]  # what `inspect` asks for
+    return step
 
 
 def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, Any]:
@@ -114,6 +102,8 @@ def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, A
                 HF_TOKEN: file:///run/secrets/huggingface/token
         ```
     """
+    from mlauth.systems.env import EnvironmentSecrets
+
     return _activate(
         lambda deadline: prepare(EnvironmentSecrets.of("export_secrets", {"env": env}), deadline),
         timeout,
@@ -133,7 +123,7 @@ def activate_profile(
         timeout: seconds for everything together.
 
     Returns:
-        As `zenml_login`.
+        As a login step.
 
     Raises:
         MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.

@@ -7,7 +7,7 @@ own client reads, and a probe that proves against the real service that they wor
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -167,16 +167,17 @@ class Credentials(BaseModel):
         """
 
 
-def names() -> list[str]:
-    """Return the names of all systems: ours, then those that other installed packages give."""
-    return [*_OURS, *sorted(set(_others()) - set(_OURS))]
+def names() -> Iterator[str]:
+    """Give the names of all systems: ours, then those that other installed packages give.
+
+    Those are looked for only when ours were not enough: that takes time.
+    """
+    yield from _OURS
+    yield from sorted(set(_others()) - set(_OURS))
 
 
 def place(name: str) -> str | None:
-    """Return where a system's credentials are, as `module:Class`, or None: there is none.
-
-    What other packages give is looked for only where a name is not one of ours: that takes time.
-    """
+    """Return where a system's credentials are, as `module:Class`, or None: there is none."""
     return _OURS.get(name) or _others().get(name)
 
 

@@ -1,12 +1,16 @@
-"""The block `ZenML Credentials`."""
+"""The blocks of systems, made from the models of their credentials."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from abc import ABC
+from inspect import cleandoc
+from types import new_class
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from pydantic import Field
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from mlauth import systems
@@ -14,88 +18,29 @@ from mlauth.activation import prepare
 from mlauth.checking import check
 from mlauth.deadline import Deadline
 from mlauth.report import CheckReport
-from mlauth.systems import zenml
+from mlauth.systems import Credentials
+from prefect_mlauth import logins
 from prefect_mlauth.blocks.active import Active
-from prefect_mlauth.blocks.references_only import ReferencesOnly
+from prefect_mlauth.blocks.references_only import SEEN_BY_ALL, ReferencesOnly
+
+_NOT_SHOWN = Annotated[None, SkipJsonSchema()]
 
 
-class ZenMLCredentials(ReferencesOnly):
-    """Lets a part of a flow work on a ZenML server as a service account.
+class Login(ReferencesOnly, ABC):
+    """Credentials of a system, whose fields a block has beside `verify` and `timeout`."""
 
-    Example:
-        ```python
-        from prefect import flow
-        from prefect_mlauth import ZenMLCredentials
+    _model: ClassVar[type[Credentials]]
 
-        @flow(log_prints=True)
-        def train():
-            zenml = ZenMLCredentials.load("BLOCK_NAME")
-            with zenml.login() as login:
-                print(login.account)
-        ```
-    """
-
-    _block_type_name = "ZenML Credentials"
-
-    store_url: str = Field(
-        title="Server URL",
-        description="The ZenML server, https://…; http only to the flow's own machine.",
-    )
-    api_key: str = Field(
-        title="API key (a reference)",
-        description=(
-            "Where the service account's API key lives, for instance "
-            "file:///run/secrets/zenml/api-key. Never the key itself: what is saved here can be "
-            "read by everybody who can see this block, so a key would have to be rotated."
-        ),
-    )
-    service_account: str | SkipJsonSchema[None] = Field(
-        default=None,
-        title="Service account",
-        description="The name of the service account that the key must belong to.",
-    )
-    stack: str | SkipJsonSchema[None] = Field(
-        default=None, title="Stack", description="The name of the stack to run on."
-    )
-    project: str | SkipJsonSchema[None] = Field(
-        default=None, title="Project", description="The name of the project to run in."
-    )
-    credential: Literal["api_key", "api_token"] = Field(
-        default="api_key",
-        title="Credential",
-        description=(
-            "What the flow's environment gets: the long-lived key, or only a token of one login."
-        ),
-    )
-    verify: bool = Field(
-        default=True,
-        title="Verify",
-        description="Prove with one login that the server takes the key, before anything is set.",
-    )
-    timeout: float = Field(
-        default=30.0,
-        gt=0,
-        allow_inf_nan=False,
-        title="Time limit",
-        description="Seconds for reading the key and logging in together.",
-    )
-    ca_bundle: str | SkipJsonSchema[None] = Field(
-        default=None,
-        title="CA bundle",
-        description="A file with the CA certificates that the server's certificate is from.",
-    )
-    allow_insecure: bool = Field(
-        default=False,
-        title="Allow http",
-        description="Let http go beyond the flow's own machine, in clear.",
-    )
+    if TYPE_CHECKING:  # where they stood here, they would be the first of the form
+        verify: bool
+        timeout: float
 
     def login(self) -> Active:
         """Have the credentials in the environment: `with block.login():`, or `async with`.
 
-        ZenML's client works as the service account until the block of code ends, and then as
-        before. In `async with` the event loop does not wait for the server, but the environment
-        is that of the whole process: coroutines and threads that run meanwhile see it too.
+        The system's client works as the account until the block of code ends, and then as before.
+        In `async with` the event loop does not wait for the service, but the environment is that
+        of the whole process: coroutines and threads that run meanwhile see it too.
 
         Returns:
             What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
@@ -106,12 +51,12 @@ class ZenMLCredentials(ReferencesOnly):
         )
 
     async def acheck(self) -> CheckReport:
-        """Find out if the server takes the key; see `check`."""
+        """Find out if the service takes the credentials; see `check`."""
         return await asyncio.to_thread(self._check)
 
     @async_dispatch(acheck)
     def check(self) -> CheckReport:
-        """Find out if the server takes the key. Sets nothing.
+        """Find out if the service takes the credentials. Sets nothing.
 
         From async code it is awaited: `await block.check()`.
 
@@ -126,6 +71,60 @@ class ZenMLCredentials(ReferencesOnly):
     def _validate_fields(self) -> None:
         self._credentials()
 
-    def _credentials(self) -> systems.Credentials:
-        fields = self.model_dump(include=set(zenml.ZenMLCredentials.model_fields))
-        return zenml.ZenMLCredentials.of(self._where(), fields)
+    def _credentials(self) -> Credentials:
+        fields = self.model_dump(include=set(self._model.model_fields))
+        return self._model.of(self._where(), fields)
+
+
+def block_of(system: str) -> type[Login]:
+    """Make the block of a system.
+
+    It is called as the model of its credentials is, and its type `<title> Credentials`.
+
+    Raises:
+        UnknownSystem: there is none, or its package is broken.
+    """
+    model = systems.load(system)
+    fields = logins.fields(model)
+    namespace = {
+        "__module__": __name__.rpartition(".")[0],
+        "__qualname__": model.__name__,
+        "__doc__": _DOCSTRING.format(about=cleandoc(model.__doc__ or ""), name=model.__name__),
+        "__annotations__": {name: _annotation(field) for name, field in fields.items()},
+        "_block_type_name": f"{model.title} Credentials",
+        "_model": model,
+        **{name: _field(field) for name, field in fields.items()},
+    }
+    return new_class(model.__name__, (Login,), exec_body=lambda body: body.update(namespace))
+
+
+def _annotation(field: FieldInfo) -> Any:
+    """Return a field's type for Prefect's form, which would offer null as a choice."""
+    kind, annotated = logins.kind(field, _NOT_SHOWN), cast("Any", Annotated)
+    with_limits = kind, *field.metadata
+    return annotated[with_limits] if field.metadata else kind
+
+
+def _field(field: FieldInfo) -> Any:
+    title, description = field.title, logins.description(field)
+    if logins.is_reference(field):
+        title = f"{title} (a reference)"
+        description += f" {SEEN_BY_ALL}"
+    return Field(default=logins.default(field), title=title, description=description)
+
+
+_DOCSTRING = """\
+{about}
+
+Example:
+    ```python
+    from prefect import flow
+    from prefect_mlauth import {name}
+
+    @flow(log_prints=True)
+    def train():
+        credentials = {name}.load("BLOCK_NAME")
+        with credentials.login() as login:
+            print(login.account)
+    ```
+"""

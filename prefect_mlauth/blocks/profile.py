@@ -13,8 +13,9 @@ from mlauth.deadline import Deadline
 from mlauth.errors import InvalidProfile
 from mlauth.profiles import Profile
 from mlauth.systems import in_one_line
+from prefect_mlauth import logins
 from prefect_mlauth.blocks.active import Active
-from prefect_mlauth.blocks.references_only import ReferencesOnly
+from prefect_mlauth.blocks.references_only import SEEN_BY_ALL, ReferencesOnly
 
 
 class MLAuthProfile(ReferencesOnly):
@@ -51,22 +52,11 @@ class MLAuthProfile(ReferencesOnly):
         description=(
             "The profile itself, in place of a name: what stands under [profiles.NAME] in "
             'mlauth.toml, for instance {"env": {"HF_TOKEN": "file:///run/secrets/hf/token"}}. '
-            "References only, never a secret itself: what is saved here can be read by everybody "
-            "who can see this block, so a secret would have to be rotated."
+            f"References only, never a secret itself. {SEEN_BY_ALL}"
         ),
     )
-    verify: bool = Field(
-        default=True,
-        title="Verify",
-        description="Prove that the services take the credentials, before anything is set.",
-    )
-    timeout: float = Field(
-        default=30.0,
-        gt=0,
-        allow_inf_nan=False,
-        title="Time limit",
-        description="Seconds for reading all secrets and asking all services together.",
-    )
+    verify: bool = logins.OPTIONS["verify"]
+    timeout: float = logins.OPTIONS["timeout"]
 
     def activate(self) -> Active:
         """Have the credentials in the environment: `with block.activate():`, or `async with`.

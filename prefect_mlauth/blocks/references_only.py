@@ -26,6 +26,10 @@ def _project_url(label: str) -> str | None:
 
 
 _DOCS = _project_url("Documentation")
+SEEN_BY_ALL = (
+    "What is saved here can be read by everybody who can see this block, so a secret would have to "
+    "be rotated."
+)
 
 
 class ReferencesOnly(Block, ABC):

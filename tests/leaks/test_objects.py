@@ -188,8 +188,8 @@ NO_SECRET = {
     "mlauth.systems.zenml.rotation.Rotation.old_key_until": "a time",
     "mlauth.record.Record.secrets": "names of variables",
     "mlauth.checking.Examination.credentials": "models of references",
-    "prefect_mlauth.blocks.login.ZenMLCredentials.credential": "a choice of two words",
-    "prefect_mlauth.blocks.login.ZenMLCredentials.api_key": "a reference, as text: "
+    "prefect_mlauth.blocks.ZenMLCredentials.credential": "a choice of two words",
+    "prefect_mlauth.blocks.ZenMLCredentials.api_key": "a reference, as text: "
     "Prefect's form knows no type of ours; a key is refused",
 }
 

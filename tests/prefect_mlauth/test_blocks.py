@@ -156,7 +156,7 @@ def test_a_block_is_loaded_by_its_slug_where_nothing_of_ours_is_imported(
         env=prefect_api.environment(),
         timeout=100,
     )
-    assert "prefect_mlauth.blocks.login.ZenMLCredentials" in done.stdout, done.stderr
+    assert "prefect_mlauth.blocks.ZenMLCredentials" in done.stdout, done.stderr
 
 
 def test_a_pull_step_does_not_import_the_blocks() -> None:

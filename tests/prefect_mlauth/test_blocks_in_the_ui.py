@@ -75,14 +75,14 @@ def test_a_block_is_found_filled_in_saved_and_used_by_a_flow(
         lambda browser: browser.execute_script("return arguments[0].naturalWidth", logo) == 256
     )
     assert "ZenML Credentials" in text(browser)
-    assert "Lets a part of a flow work on a ZenML server as a service account." in text(browser)
+    assert "Lets a flow work on a ZenML server as a service account." in text(browser)
     picture(browser, "block-catalogue.png")
 
     form = f"{server.ui_url}/blocks/catalog/zenml-credentials/create"
     readers = "prod", URL, "file:///run/secrets/zenml/api-key", "prefect-prod"
     fill_in(browser, form, readers)
     picture(browser, "block-form.png")
-    assert "so a key would have to be rotated" in text(browser)
+    assert "so a secret would have to be rotated" in text(browser)
     ours = "from-the-ui", account.server.url, account.reference, account.name
     fill_in(browser, form, ours)
     browser.find_element(By.XPATH, "//button[@type='submit']").click()

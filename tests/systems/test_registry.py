@@ -40,7 +40,7 @@ def test_another_package_gives_one(installs: Installs) -> None:
 def test_another_package_replaces_none_of_ours(installs: Installs) -> None:
     installs("zenml = acme_anvils:AcmeCredentials")
     assert systems.load("zenml") is ZenMLCredentials
-    assert systems.names().count("zenml") == 1
+    assert list(systems.names()).count("zenml") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""What the login steps and blocks of systems take and say: made from the models of credentials."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from inspect import Parameter, Signature
+from operator import or_
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from mlauth import systems
+from mlauth.references import SecretReference
+from mlauth.systems import Credentials
+
+
+class _Options(BaseModel):
+    verify: bool = Field(
+        default=True,
+        title="Verify",
+        description="Prove that each service takes its credentials, before anything is set.",
+    )
+    timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        title="Time limit",
+        description="Seconds for reading every secret and asking every service, together.",
+    )
+
+
+OPTIONS: Mapping[str, Any] = _Options.model_fields
+
+
+def names() -> Iterator[str]:
+    """Give the systems that one logs in to: all but the variables of the user's own."""
+    return (name for name in systems.names() if name != "env")
+
+
+def is_known(name: str) -> bool:
+    """Say whether one logs in to a system of this name."""
+    return name != "env" and systems.place(name) is not None
+
+
+def block_name(system: str) -> str:
+    """Return what a system's block is called: as the model of its credentials."""
+    return (systems.place(system) or "").rpartition(":")[2]
+
+
+def fields(model: type[Credentials]) -> dict[str, FieldInfo]:
+    """Return what a login takes: the fields of the credentials, and those of every login."""
+    return {**model.model_fields, **OPTIONS}
+
+
+def default(field: FieldInfo) -> Any:
+    """Return what a field is without being given."""
+    return field.get_default(call_default_factory=True)
+
+
+def is_reference(field: FieldInfo) -> bool:
+    """Say whether a field names a secret."""
+    return SecretReference in (field.annotation, *get_args(field.annotation))
+
+
+def description(field: FieldInfo) -> str:
+    """Return what a field is; where it names a secret, with an example."""
+    if not is_reference(field):
+        return str(field.description)
+    example = f", for instance {field.examples[0]}" if field.examples else ""
+    return f"{field.description} A reference{example}; never the secret itself."
+
+
+def kind(field: FieldInfo, nothing: object = None) -> Any:
+    """Return a field's type as people write it: a reference is text.
+
+    Args:
+        field: what to look at.
+        nothing: what stands for None.
+    """
+    union = get_origin(field.annotation) in (Union, UnionType)
+    types = get_args(field.annotation) if union else (field.annotation,)
+    return reduce(
+        or_,
+        [
+            str if each is SecretReference else nothing if each is NoneType else each
+            for each in types
+        ],
+    )
+
+
+def signature(model: type[Credentials]) -> Signature:
+    """Return the signature of a system's step: what must be given can be given by place."""
+    parameters = [
+        Parameter(
+            name,
+            Parameter.POSITIONAL_OR_KEYWORD if field.is_required() else Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.is_required() else default(field),
+            annotation=kind(field),
+        )
+        for name, field in fields(model).items()
+    ]
+    parameters.sort(key=lambda each: each.kind)
+    return Signature(parameters, return_annotation=dict[str, Any])
+
+
+def docstring(model: type[Credentials], step: str) -> str:
+    """Return the docstring of a system's step."""
+    said = [f"{name}: {description(field)}" for name, field in fields(model).items()]
+    example = "".join(
+        f"          {name}: {field.examples[0]}\n"
+        for name, field in model.model_fields.items()
+        if field.examples
+    )
+    return _DOCSTRING.format(
+        about=textwrap.dedent(f"    {model.__doc__}").strip(),
+        args="\n".join(_wrapped(line) for line in said),
+        step=step,
+        example=example,
+    )
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
+
+
+_DOCSTRING = """\
+{about}
+
+Args:
+{args}
+
+Returns:
+    What the service said, without secrets (with `verify`: `account`, and more), and `variables`,
+    the names of what was set.
+
+Raises:
+    MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
+
+Example:
+    ```yaml
+    pull:
+      - {step}:
+{example}    ```
+"""

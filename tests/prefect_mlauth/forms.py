@@ -1,0 +1,95 @@
+"""What is written from the models of credentials: stubs for type checkers, and tables of docs/."""
+
+from __future__ import annotations
+
+from inspect import Parameter, formatannotation
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from mlauth import systems
+from prefect_mlauth import logins
+
+ROOT = Path(__file__).parents[2]
+OURS = [name for name in systems._OURS if logins.is_known(name)]
+BEGIN, END = "<!-- made by `make docs` from mlauth/systems -->", "<!-- until here -->"
+
+
+def stubs() -> dict[Path, str]:
+    """Return what a type checker reads of steps and blocks, which are made when looked up."""
+    package = ROOT / "prefect_mlauth"
+    return {package / "_logins.pyi": _steps(), package / "blocks" / "_logins.pyi": _blocks()}
+
+
+def _steps() -> str:
+    names = [f"{system}_login" for system in OURS]
+    text = f"{_HEAD}from typing import Any, Literal\n\n__all__ = {_listed(names)}\n"
+    for system, name in zip(OURS, names, strict=True):
+        signature = logins.signature(systems.load(system))
+        lines, keywords = [], False
+        for parameter in signature.parameters.values():
+            if parameter.kind is Parameter.KEYWORD_ONLY and not keywords:
+                lines.append("    *,\n")
+                keywords = True
+            default = "" if parameter.default is Parameter.empty else f" = {_py(parameter.default)}"
+            lines.append(f"    {parameter.name}: {_type(parameter.annotation)}{default},\n")
+        text += f"\ndef {name}(\n{''.join(lines)}) -> {_type(signature.return_annotation)}: ...\n"
+    return text
+
+
+def _blocks() -> str:
+    names = [logins.block_name(system) for system in OURS]
+    text = (
+        f"{_HEAD}from typing import Literal\n\nfrom prefect_mlauth.blocks.login import Login\n\n"
+        f"__all__ = {_listed(names)}\n"
+    )
+    for system, name in zip(OURS, names, strict=True):
+        text += f"\nclass {name}(Login):\n"
+        for field, info in logins.fields(systems.load(system)).items():
+            default = "" if info.is_required() else f" = {_py(logins.default(info))}"
+            text += f"    {field}: {_type(logins.kind(info))}{default}\n"
+    return text
+
+
+_HEAD = "# Made by `make docs` from the models in mlauth/systems.\n"
+
+
+def _type(annotation: object) -> str:
+    return formatannotation(annotation).replace("typing.", "").replace("'", '"')
+
+
+def _py(value: object) -> str:
+    return repr(value).replace("'", '"')
+
+
+def _listed(names: list[str]) -> str:
+    return "[" + ", ".join(_py(name) for name in names) + "]"
+
+
+def pages() -> dict[Path, str]:
+    """Return each system's page of docs/, with its table as the model says now."""
+    found = {}
+    for system in OURS:
+        path = ROOT / "docs" / f"{system}.md"
+        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        found[path] = f"{before}{BEGIN}\n\n{_table(system)}\n{END}{after}"
+    return found
+
+
+def _table(system: str) -> str:
+    model = systems.load(system)
+    rows = [
+        (f"`{name}`", info.title, _default(info), logins.description(info))
+        for name, info in logins.fields(model).items()
+    ]
+    head = ("field", "in the form", "default", "")
+    lines = [head, ("---",) * 4, *rows]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in lines)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "must be given"
+    value = logins.default(info)
+    return "" if value is None else f"`{str(value).lower() if value in (True, False) else value}`"

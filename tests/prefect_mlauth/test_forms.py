@@ -1,0 +1,174 @@
+"""Steps, blocks and tables say what the models of credentials say, and are made from them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from prefect.utilities.importtools import import_object
+
+from mlauth import systems
+from mlauth.errors import InvalidCredentials
+from prefect_mlauth import steps
+from tests.prefect_mlauth.forms import OURS, pages, stubs
+from tests.support.another_package import install
+from tests.support.servers import child_environment
+
+FILES = {**stubs(), **pages()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_made_from_the_models_is_what_they_say(path: Path) -> None:
+    if os.environ.get("MLAUTH_WRITE_DOCS"):
+        path.write_text(FILES[path], encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == FILES[path], "make docs"
+
+
+@pytest.mark.parametrize("system", OURS)
+def test_the_step_of_a_system_is_a_function_with_the_fields_of_its_model(system: str) -> None:
+    name, model = f"{system}_login", systems.load(system)
+    step = import_object(f"prefect_mlauth.steps.{name}")  # as Prefect does
+    assert step is getattr(steps, name)
+    assert (step.__module__, step.__qualname__, step.__name__) == (
+        "prefect_mlauth.steps",
+        name,
+        name,
+    )
+    parameters = inspect.signature(step).parameters
+    assert set(parameters) == {*model.model_fields, "verify", "timeout"}
+    assert step.__annotations__["return"] == dict[str, Any]
+    for each in ("Args:", "Returns:", "Raises:", "Example:", *(f"    {p}: " for p in parameters)):
+        assert f"\n{each}" in step.__doc__
+    assert all(len(line) <= 100 for line in step.__doc__.splitlines())
+    example = step.__doc__.partition("```yaml\n")[2].partition("```")[0]
+    (pulled,) = yaml.safe_load(example)["pull"]
+    assert model.of("the example", pulled[f"prefect_mlauth.steps.{name}"])
+
+
+def test_a_step_shows_types_and_defaults() -> None:
+    parameters = inspect.signature(steps.zenml_login).parameters
+    assert parameters["api_key"].annotation is str
+    assert parameters["api_key"].default is inspect.Parameter.empty
+    assert parameters["api_key"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert parameters["credential"].annotation == Literal["api_key", "api_token"]
+    assert parameters["credential"].default == "api_key"
+    assert parameters["stack"].annotation == (str | None)
+    assert parameters["stack"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert (parameters["verify"].default, parameters["timeout"].default) == (True, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({}, "zenml_login: store_url: is missing: add it; api_key: is missing: add it"),
+        ({"servce_account": "x"}, "servce_account: there is no such setting; check the spelling"),
+    ],
+)
+def test_inputs_that_are_missing_or_misspelt_are_named(inputs: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidCredentials) as caught:
+        steps.zenml_login(**inputs)
+    assert said in str(caught.value)
+
+
+def test_an_input_that_is_given_twice_is_a_wrong_call() -> None:
+    with pytest.raises(TypeError, match="multiple values for argument 'store_url'"):
+        steps.zenml_login("https://a.example", "env://A", store_url="https://b.example")
+
+
+@pytest.mark.parametrize("name", ["zenm_login", "env_login", "_login", "login", "zenml_logins"])
+def test_a_name_that_is_no_step_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+        getattr(steps, name)
+
+
+def test_the_steps_of_all_systems_are_listed() -> None:
+    assert {"zenml_login", "export_secrets", "activate_profile"} <= set(dir(steps))
+    assert "env_login" not in dir(steps)
+
+
+def run(code: str, folder: Path, *paths: Path) -> str:
+    env = {"PYTHONPATH": os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=child_environment(folder, env),
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_step_of_ours_asks_for_no_other_packages(tmp_path: Path) -> None:
+    """That would take it milliseconds, at every run."""
+    code = (
+        "from prefect_mlauth.steps import zenml_login\n"
+        "from mlauth import systems\n"
+        "print(systems._others.cache_info().misses)\n"
+    )
+    assert run(code, tmp_path) == "0\n"
+
+
+ANOTHER = """
+import inspect, os
+from prefect.blocks.core import Block
+from prefect_mlauth.steps import acme_login
+print(inspect.signature(acme_login))
+os.environ["CI_ACME_TOKEN"] = "canary"
+print(acme_login("https://acme.example.com", "env://CI_ACME_TOKEN", size=3))
+print(os.environ["ACME_TOKEN"] == "canary")
+block = Block.get_block_class_from_key("acme-credentials")
+from prefect_mlauth import AcmeCredentials
+assert block is AcmeCredentials
+print(block.get_description())
+made = block(url="https://acme.example.com", token="env://CI_ACME_TOKEN")
+with made.login() as login:
+    print(login.variables)
+try:
+    block(url="https://acme.example.com", token="canary", spare="canary", size=0)
+except Exception as error:
+    print(type(error).__name__, error)
+    assert "canary" not in str(error)
+fields = block.model_json_schema()["properties"]
+print([fields[name]["type"] for name in ("url", "token", "size", "spare")])
+print(["would have to be rotated" in fields[name]["description"] for name in fields])
+"""
+
+
+def test_a_system_of_another_package_has_a_step_and_a_block(tmp_path: Path) -> None:
+    said = run(ANOTHER, tmp_path, install(tmp_path / "site"))
+    assert (
+        "(url: str, token: str, *, size: int | None = None, spare: str | None = None, "
+        "verify: bool = True, timeout: float = 30.0) -> dict[str, typing.Any]\n"
+        "{'variables': ['ACME_TOKEN', 'ACME_URL']}\nTrue\nLets a flow order anvils.\n"
+        "('ACME_TOKEN', 'ACME_URL')\n"
+        "InvalidBlock Acme Credentials block: size: Input should be greater than 0\n"
+        "['string', 'string', 'integer', 'string']\n"
+        "[False, True, False, True, False, False]\n"
+    ) in said
+    assert "canary" not in said
+
+
+BROKEN = """
+from prefect.blocks.core import Block
+print(Block.get_block_class_from_key("zenml-credentials").__name__)
+import prefect_mlauth
+print("AcmeCredentials" in dir(prefect_mlauth))
+try:
+    from prefect_mlauth.steps import acme_login
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_package_that_is_broken_takes_no_block_from_others(tmp_path: Path) -> None:
+    said = run(BROKEN, tmp_path, install(tmp_path / "site", "acme = nowhere:AcmeCredentials"))
+    assert said.startswith("ZenMLCredentials\nFalse\nUnknownSystem\n")
+    warning = "the system 'acme' is in nowhere:AcmeCredentials, which cannot be imported"
+    assert said.count(warning) == 1
