@@ -332,9 +332,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "prefect_mlauth.blocks.profile.MLAuthProfile": block(
         "MLAuthProfile", lambda here: {"content": here.profile}
     ),
-    "prefect_mlauth.blocks.ZenMLCredentials": block(
-        "ZenMLCredentials", lambda here: here.zenml()
-    ),
+    "prefect_mlauth.blocks.ZenMLCredentials": block("ZenMLCredentials", lambda here: here.zenml()),
     "zenml_mlauth.alerter.ServiceAccountCheck": component,
     "zenml_mlauth.flavor.ServiceAccountCheckConfig": lambda here: component(here).config,
     "zenml_mlauth.flavor.ServiceAccountCheckFlavor": flavor,

@@ -14,6 +14,7 @@ import pickle
 import pkgutil
 import pprint
 import re
+from abc import ABC
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from importlib import import_module
@@ -43,7 +44,7 @@ def modules() -> Iterator[Any]:
 
 CLASSES: dict[str, type] = {
     f"{module.__name__}.{name}": item
-    for module in modules()
+    for module in list(modules())  # all, as some make classes of others
     for name, item in vars(module).items()
     if inspect.isclass(item) and item.__module__ == module.__name__ and not name.startswith("_")
 }
@@ -51,7 +52,9 @@ CLASSES: dict[str, type] = {
 CONCRETE = sorted(
     name
     for name, cls in CLASSES.items()
-    if not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
+    if not inspect.isabstract(cls)
+    and ABC not in cls.__bases__
+    and not getattr(cls, "_is_protocol", False)
 )
 
 

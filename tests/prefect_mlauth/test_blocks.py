@@ -135,8 +135,9 @@ def ids_of(server: PrefectServer, slug: str) -> tuple[dict[str, Any], dict[str, 
 
 def test_prefect_finds_the_blocks_as_a_collection() -> None:
     (found,) = entry_points(group="prefect.collections", name="prefect_mlauth")
-    module = found.load()
-    assert all(getattr(module, block.__name__) is block for block in ALL)
+    assert sorted(found.load().NAMES) == [block.__name__ for block in ALL]
+    for block in ALL:
+        assert Block.get_block_class_from_key(block.get_block_type_slug()) is block
 
 
 def test_a_block_is_loaded_by_its_slug_where_nothing_of_ours_is_imported(
@@ -197,6 +198,46 @@ def test_what_is_saved_is_what_is_loaded(prefect_api: PrefectServer) -> None:
         fields = set(type(block).model_fields)
         assert loaded.model_dump(include=fields) == block.model_dump(include=fields)
         assert pickle.loads(pickle.dumps(loaded)).model_dump() == loaded.model_dump()
+
+
+# What the class of before had, which was written by hand, in the order that it had.
+FIELDS_BEFORE: dict[str, Any] = {
+    "store_url": "https://zenml.example.com",
+    "api_key": "file:///run/secrets/zenml/api-key",
+    "service_account": None,
+    "stack": None,
+    "project": None,
+    "credential": "api_token",
+    "verify": True,
+    "timeout": 17.5,
+    "ca_bundle": None,
+    "allow_insecure": False,
+}
+SCHEMA_BEFORE = {
+    "block_schema_references": {},
+    "block_type_slug": "zenml-credentials",
+    "properties": {
+        name: {"title": name, "type": "string", "position": place}
+        for place, name in enumerate(FIELDS_BEFORE)
+    },
+    "required": ["store_url", "api_key"],
+    "secret_fields": [],
+    "title": "ZenMLCredentials",
+    "type": "object",
+}
+
+
+def test_a_document_that_was_written_with_an_earlier_schema_is_loaded(
+    prefect_api: PrefectServer,
+) -> None:
+    _, block_type = ids_of(prefect_api, "zenml-credentials")
+    body = {"fields": SCHEMA_BEFORE, "block_type_id": block_type["id"], "capabilities": []}
+    schema = prefect_api.request("POST", "/block_schemas/", body)
+    name = save_by_rest(prefect_api, ZenMLCredentials, FIELDS_BEFORE, schema["id"])
+    for loaded in (ZenMLCredentials.load(name), Block.load(f"zenml-credentials/{name}")):
+        assert isinstance(loaded, ZenMLCredentials)
+        assert loaded.model_dump(include=set(FIELDS_BEFORE)) == FIELDS_BEFORE
+        loaded.save(name, overwrite=True)  # from here on with the schema of now
 
 
 Refused = tuple[type[Block], Callable[[str], dict[str, Any]]]
@@ -292,13 +333,15 @@ def test_a_literal_that_the_server_took_is_refused_on_load(
     assert canary not in caplog.text
 
 
-def save_by_rest(server: PrefectServer, block: type[Block], data: dict[str, Any]) -> str:
+def save_by_rest(
+    server: PrefectServer, block: type[Block], data: dict[str, Any], schema_id: str = ""
+) -> str:
     schema, block_type = ids_of(server, block.get_block_type_slug())
     name = new_name()
     body = {
         "name": name,
         "data": data,
-        "block_schema_id": schema["id"],
+        "block_schema_id": schema_id or schema["id"],
         "block_type_id": block_type["id"],
     }
     server.request("POST", "/block_documents/", body)
