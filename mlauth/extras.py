@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
 from mlauth.errors import MissingDependency
@@ -26,3 +29,20 @@ def sdk(name: str, extra: str) -> Any:
             f"the library for {extra} is not installed here ({missing} is missing): put "
             f"mlauth[{extra}] into the worker's image or environment"
         ) from None
+
+
+def extras_of(names: Iterable[str], distribution: str = "mlauth") -> set[str]:
+    """Return the extras that a distribution has for systems and stores.
+
+    Args:
+        names: of systems and stores. An extra has the name in its normal form, in which it is
+            published: https://packaging.python.org/en/latest/specifications/name-normalization/
+        distribution: whose extras they are.
+    """
+    wanted = {_normal(name) for name in names}
+    provided = metadata.metadata(distribution).get_all("Provides-Extra") or ()
+    return wanted & {_normal(extra) for extra in provided}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -16,6 +16,7 @@ from zenml.stack import StackValidator
 from zenml.utils import source_utils
 
 from mlauth.errors import CheckFailed, InvalidComponent, MLAuthError
+from mlauth.extras import extras_of
 from mlauth.profiles import load_profile
 from mlauth.report import CheckReport
 from zenml_mlauth.connection import check_connection, failure
@@ -161,7 +162,5 @@ class ServiceAccountCheck(BaseAlerter):
         except MLAuthError:
             return set()  # the check at submission says what is wrong
         schemes = {ref.scheme for item in found for ref in item.references().values()}
-        systems = {item.system for item in found} - {"zenml"}  # ZenML puts itself into its images
-        return (schemes | systems) & set(
-            metadata.metadata("mlauth").get_all("Provides-Extra") or ()
-        )
+        used = schemes | {item.system for item in found}
+        return extras_of(used - {"zenml"})  # ZenML puts itself into its images
