@@ -9,18 +9,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
-from mlauth.checking import DEFAULT_FILE, Subject, examine
+from mlauth.checking import DEFAULT_FILE, Subject, as_one, check_all
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating, Activation
 from mlauth.errors import (
-    CheckFailed,
-    CheckUnknown,
     InvalidCredentials,
     MLAuthError,
-    ResolutionError,
-    StoreError,
 )
-from mlauth.report import CheckReport, StageFailed, is_unknown
+from mlauth.report import is_unknown
 
 logger = logging.getLogger("mlauth")
 
@@ -87,39 +83,24 @@ def prepare(
     subject: Subject, deadline: Deadline, *, verify: bool = True, config: str = DEFAULT_FILE
 ) -> Activating:
     """Read and check credentials; see `activate`. Sets nothing yet."""
-    examination = examine(subject, deadline, config=config, verify=verify)
-    report, exports = examination.report, dict(examination.exports)
-    warnings = list(report.warnings)
+    report, checks = check_all(subject, deadline, config=config, verify=verify)
+    warnings, exports = list(report.warnings), []
     failures: list[MLAuthError] = []
-    for system, error in examination.errors.items():
-        values = examination.values.get(system)
-        if values is None or not is_unknown(error):
-            failures.append(error)
+    for each in checks:
+        if each.values is None or (each.error and not is_unknown(each.error)):
+            failures += [each.error] if each.error else []
             continue
         try:
-            exports[system] = examination.credentials[system].exports(values)
-        except InvalidCredentials:
-            failures.append(error)
+            exports.append(each.credentials.exports(each.values, each.proof))
+        except InvalidCredentials as error:
+            failures.append(each.error or error)
         else:
-            warnings.append(f"not proven: {report.summary()}; going on all the same")
+            if each.error:
+                unknown = each.report.summary()
+                warnings.append(f"not proven: {unknown}; going on all the same")
     if failures:
         raise as_one(failures, report)
-    return Activating(exports.values(), report, warnings)
-
-
-def as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
-    """Return the error to raise for what an examination found."""
-    stores = [
-        each
-        for failure in failures
-        for each in (failure.errors if isinstance(failure, ResolutionError) else [failure])
-    ]
-    if all(isinstance(each, StoreError) for each in stores):
-        return stores[0] if len(stores) == 1 else ResolutionError(stores)
-    (first, *_) = sorted(failures, key=is_unknown)
-    if is_unknown(first):
-        return CheckUnknown(report)
-    return CheckFailed(report) if isinstance(first, StageFailed) else first
+    return Activating(exports, report, warnings)
 
 
 def _caller() -> tuple[int, object]:

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
 from mlauth import hosts, masking
 from mlauth.deadline import Deadline
-from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, StoreError, bare
+from mlauth.errors import (
+    CheckFailed,
+    CheckUnknown,
+    DeadlineExceeded,
+    InvalidCredentials,
+    MLAuthError,
+    ResolutionError,
+    StoreError,
+)
 from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
-from mlauth.report import CheckReport, Stage, StageFailed, StageResult, Status
+from mlauth.report import (
+    CheckReport,
+    Stage,
+    StageFailed,
+    StageResult,
+    Status,
+    SystemReport,
+    is_unknown,
+)
 from mlauth.resolving import Expired, all_or_errors, try_all
+from mlauth.stages import Stages
 from mlauth.stores import StoredSecret
 from mlauth.storing import hosts_of
-from mlauth.systems import Credentials, Exports
+from mlauth.systems import Credentials, Proof
 from mlauth.systems.zenml import (
     API_KEY,
     API_TOKEN,
@@ -40,7 +56,7 @@ from mlauth.systems.zenml import (
     url_problem,
 )
 from mlauth.systems.zenml.isolation import VERIFY_SSL
-from mlauth.systems.zenml.server import probe_server
+from mlauth.systems.zenml.server import prove_server
 
 if TYPE_CHECKING:
     from mlauth.profiles import Profile
@@ -50,22 +66,22 @@ DEFAULT_FILE = "mlauth.toml"
 
 
 @dataclass
-class Examination(NeverPickled):
-    """What a walk through the stages brought.
+class Checked(NeverPickled):
+    """What the check of one system brought.
 
     Attributes:
+        credentials: what was checked.
         report: the stages.
-        credentials: what was walked through, by system.
-        values: the values that were read and have the right shape, by system and field.
-        exports: what to export, by system, for those systems that passed.
-        errors: what ended the walk, by system, for those that did not.
+        values: what was read and has the right shape, by field; None if it did not come to that.
+        proof: what the service said that exports need, if it was asked and all passed.
+        error: what ended the check, if something did.
     """
 
-    report: CheckReport
-    credentials: dict[str, Credentials] = field(default_factory=dict)
-    values: dict[str, dict[str, SecretStr]] = field(default_factory=dict)
-    exports: dict[str, Exports] = field(default_factory=dict)
-    errors: dict[str, MLAuthError] = field(default_factory=dict)
+    credentials: Credentials
+    report: SystemReport
+    values: dict[str, SecretStr] | None = None
+    proof: Proof | None = None
+    error: MLAuthError | None = None
 
 
 def check(
@@ -87,21 +103,16 @@ def check(
     """
     deadline = Deadline(timeout)
     if subject is None:
-        examination = Examination(CheckReport("the environment of this process"))
-
-        def walk() -> None:
-            with suppress(MLAuthError):  # the report has it
-                _examine_environment(examination.report, deadline.inner())
-
-        bounded(deadline, examination, walk)
-        return examination.report
-    return examine(subject, deadline, config=config).report
+        report = SystemReport("zenml", "ZenML")
+        in_time(deadline, [report], [lambda: _check_environment(Stages(report, deadline.inner()))])
+        return CheckReport("the environment of this process", [report])
+    return check_all(subject, deadline, config=config)[0]
 
 
-def examine(
+def check_all(
     subject: Subject, deadline: Deadline, *, config: str = DEFAULT_FILE, verify: bool = True
-) -> Examination:
-    """Walk a profile or credentials through the stages, inside the deadline.
+) -> tuple[CheckReport, list[Checked]]:
+    """Check a profile or credentials inside the deadline; systems do not wait for each other.
 
     Args:
         subject: see `check`.
@@ -123,80 +134,104 @@ def examine(
             title = f"profile {subject!r} of {config}"
             subject = load_profile(subject, config)
         found, expired = subject.credentials(), subject.expired
-    examination = Examination(CheckReport(title), {item.system: item for item in found})
-    bounded(deadline, examination, lambda: _walk(examination, deadline.inner(), verify, expired))
-    return examination
+    checks = [Checked(item, SystemReport(item.system, item.title)) for item in found]
+    walks = [
+        partial(_walk, check, found, deadline.inner(), verify=verify, expired=expired)
+        for check in checks
+    ]
+    reports = [each.report for each in checks]
+    ended = in_time(deadline, reports, walks)
+    checks = [
+        replace(each, report=report, error=error)
+        for each, report, error in zip(checks, reports, ended, strict=True)
+    ]
+    return CheckReport(title, reports), checks
 
 
-def bounded(deadline: Deadline, examination: Examination, walk: Callable[[], None]) -> None:
-    """Run a walk; where the time runs out, the stage that it is in is unknown."""
-    try:
-        deadline.run(walk, examination.report.subject)
-    except DeadlineExceeded as error:
-        # The overdue thread may still write into the report: what it does is not looked at.
-        examination.report = deepcopy(examination.report)
-        results = examination.report.results
-        if all(result.status is Status.PASSED for result in results):  # it hung between stages
-            results.append(StageResult("mlauth", Stage.RESOLVED, Status.UNKNOWN))
-        for result in results:
-            if result.status is Status.UNKNOWN and not result.detail:
-                url = examination.report.facts.get("server_url", "")
-                where = f"{url}: " if url and result.system == "zenml" else ""
-                result.detail = (
-                    f"{where}no answer within {deadline.seconds:g} s: is a firewall or proxy in "
-                    "the way? a busy service needs a longer timeout"
-                )
-        for system in examination.credentials:
-            if system not in examination.exports:
-                examination.errors.setdefault(system, error)
+def in_time(
+    deadline: Deadline, reports: list[SystemReport], walks: Sequence[Callable[[], None]]
+) -> list[MLAuthError | None]:
+    """Run the check of each system at the same time.
+
+    Args:
+        deadline: where it is over, the stage that a system is in is unknown.
+        reports: where the walks write; one that is overdue goes on writing, so its report is
+            replaced here by a copy.
+        walks: the checks.
+
+    Returns:
+        What ended each walk, if something did.
+    """
+    ended: list[MLAuthError | None] = []
+    for index, result in enumerate(deadline.run_all(walks, "the check")):
+        if isinstance(result, MLAuthError):
+            reports[index] = deepcopy(reports[index])
+            _end(reports[index], result, deadline)
+            ended.append(result)
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            ended.append(None)
+    return ended
 
 
-def _walk(examination: Examination, deadline: Deadline, verify: bool, expired: Expired) -> None:
-    report, errors = examination.report, examination.errors
-    going = dict(examination.credentials)
-
-    def stages(look: Callable[[str, Credentials], None]) -> None:
-        for system, credentials in list(going.items()):
-            try:
-                look(system, credentials)
-            except MLAuthError as error:
-                errors[system] = bare(error)
-                del going[system]
-
-    refused = {system: why for system, item in going.items() if (why := _refusal(item))}
-
-    def configured(system: str, credentials: Credentials) -> None:
-        with report.stage(system, Stage.CONFIGURED) as result:
-            if system in refused:
-                raise InvalidCredentials(refused[system])
-            result.warnings += credentials.configured(os.environ)
-
-    stages(configured)
-    if refused:
-        return  # before anything is read, also for the other systems
-    since = time.monotonic()
-    answers = try_all(
-        [ref for item in going.values() for ref in item.references().values()],
-        deadline,
-        expired=expired,
-    )
-
-    def resolved(system: str, credentials: Credentials) -> None:
-        with report.stage(system, Stage.RESOLVED, since=since) as result:
-            result.detail, result.warnings, values = _resolved(credentials, answers)
-        with report.stage(system, Stage.WELL_FORMED):
-            credentials.well_formed(values)
-        examination.values[system] = values
-
-    stages(resolved)
-
-    def proven(system: str, credentials: Credentials) -> None:
-        values = examination.values[system]
-        examination.exports[system] = (
-            credentials.probe(values, report, deadline) if verify else credentials.exports(values)
+def _end(report: SystemReport, error: MLAuthError, deadline: Deadline) -> None:
+    """Say in the stage that a walk is in what ended it, if no stage says it already."""
+    results = report.results
+    if all(result.status is Status.PASSED for result in results):  # it hung between stages
+        results.append(StageResult(report.system, Stage.CONFIGURED, Status.UNKNOWN))
+    if results[-1].detail or results[-1].status is not Status.UNKNOWN:
+        return
+    results[-1].detail = str(error)
+    if isinstance(error, DeadlineExceeded):
+        url = report.facts.get("server_url")
+        results[-1].detail = (
+            f"{f'{url}: ' if url else ''}no answer within {deadline.seconds:g} s: is a firewall or "
+            "proxy in the way? a busy service needs a longer timeout"
         )
+    elif not is_unknown(error):
+        results[-1].status = Status.FAILED
 
-    stages(proven)
+
+def as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
+    """Return the error to raise for what a check found."""
+    stores = [
+        each
+        for failure in failures
+        for each in (failure.errors if isinstance(failure, ResolutionError) else [failure])
+    ]
+    if all(isinstance(each, StoreError) for each in stores):
+        return stores[0] if len(stores) == 1 else ResolutionError(stores)
+    (first, *_) = sorted(failures, key=is_unknown)
+    if is_unknown(first):
+        return CheckUnknown(report)
+    return CheckFailed(report) if isinstance(first, StageFailed) else first
+
+
+def _walk(
+    check: Checked,
+    others: list[Credentials],
+    deadline: Deadline,
+    *,
+    verify: bool,
+    expired: Expired,
+) -> None:
+    credentials, report = check.credentials, check.report
+    with report.stage(Stage.CONFIGURED) as result:
+        refusals = {item.system: why for item in others if (why := _refusal(item))}
+        if credentials.system in refusals:
+            raise InvalidCredentials(refusals[credentials.system])
+        result.warnings += credentials.configured(os.environ)
+    if refusals:
+        return  # before anything is read, also for the other systems
+    with report.stage(Stage.RESOLVED) as result:
+        answers = try_all(credentials.references().values(), deadline, expired=expired)
+        result.detail, result.warnings, values = _resolved(credentials, answers)
+    with report.stage(Stage.WELL_FORMED):
+        credentials.well_formed(values)
+    check.values = values
+    if verify:
+        check.proof = credentials.prove(values, Stages(report, deadline))
 
 
 def _refusal(credentials: Credentials) -> str | None:
@@ -222,9 +257,9 @@ def _resolved(
     return ", ".join(details), warnings, values
 
 
-def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
+def _check_environment(stages: Stages) -> None:
     """Check what ZenML's own client would find in the environment of this process."""
-    with report.stage("zenml", Stage.CONFIGURED) as result:
+    with stages.stage(Stage.CONFIGURED) as result:
         result.warnings += near_misses(os.environ, wrong_if_missing=True)
         refuse_password(os.environ)
         url, key, token = (os.environ.get(name, "") for name in (URL, API_KEY, API_TOKEN))
@@ -254,14 +289,13 @@ def _examine_environment(report: CheckReport, deadline: Deadline) -> None:
         result.detail = f"{URL} and {API_KEY if key else API_TOKEN} are set"
     masking.register([key or token])
     if key:
-        with report.stage("zenml", Stage.WELL_FORMED):
+        with stages.stage(Stage.WELL_FORMED):
             problem = key_problem(key)
             if problem:
                 raise StageFailed(f"the value of {API_KEY} {problem}")
-    probe_server(
+    prove_server(
         url.rstrip("/"),
-        report,
-        deadline,
+        stages,
         ca=ca_of(os.environ),
         key=SecretStr(key) if key else None,
         token=None if key else SecretStr(token),

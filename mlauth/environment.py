@@ -41,9 +41,15 @@ class Activation:
     warnings: tuple[str, ...] = ()
 
     @property
+    def accounts(self) -> dict[str, str]:
+        """The account that each service named, by system; none of those that were not asked."""
+        return self.report.accounts
+
+    @property
     def account(self) -> str | None:
-        """The account that the service named, or None where it was not asked."""
-        return self.report.facts.get("account")
+        """The account that the service named; None where none or several did (see `accounts`)."""
+        accounts = list(self.accounts.values())
+        return accounts[0] if len(accounts) == 1 else None
 
 
 class Activating(NeverPickled):

@@ -6,11 +6,11 @@ A check of a system stops at the first stage that does not pass.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlauth.errors import (
     CheckUnknown,
@@ -19,9 +19,6 @@ from mlauth.errors import (
     ResolutionError,
     StoreUnavailable,
 )
-
-if TYPE_CHECKING:
-    from mlauth.net.faults import Fault
 
 
 class Stage(str, Enum):
@@ -64,13 +61,6 @@ class StageUnknown(MLAuthError):
     sent = False
 
 
-def outcome(fault: Fault) -> StageFailed | StageUnknown:
-    """Return the error that a fault of the network is inside of a stage."""
-    error = (StageUnknown if fault.unknown else StageFailed)(fault.line)
-    error.sent = fault.sent
-    return error
-
-
 def is_unknown(error: MLAuthError) -> bool:
     """Say whether an error leaves open if the credentials work."""
     if isinstance(error, ResolutionError):
@@ -83,7 +73,7 @@ class StageResult:
     """What one stage found.
 
     Attributes:
-        system: what was checked, for instance `zenml`.
+        system: what was checked, for instance `env`.
         stage: which stage.
         status: how it ended.
         detail: one line: what was seen or, if it did not pass, what to do about it.
@@ -100,68 +90,80 @@ class StageResult:
 
 
 @dataclass
-class CheckReport:
-    """Every stage that was reached, and what was learnt about the accounts.
+class SystemReport:
+    """Every stage that a system reached, and what its service said.
 
     Attributes:
-        subject: what was checked, for instance `profile 'prod' of mlauth.toml`.
+        system: what was checked, for instance `env`.
+        title: its name for people.
         results: the stages in the order in which they ran.
-        facts: what the services said, without secrets: account, server version, …
+        account: as whom the service knows the credential, if it said so.
+        facts: what else the service said, without secrets: `server_url`, `server_version`, …
     """
 
-    subject: str
+    system: str
+    title: str = ""
     results: list[StageResult] = field(default_factory=list)
+    account: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
         """Failed if any stage failed, else unknown if any is, else passed."""
-        found = {result.status for result in self.results}
-        for status in (Status.FAILED, Status.UNKNOWN):
-            if status in found:
-                return status
-        return Status.PASSED
+        return _worst(result.status for result in self.results)
 
     @property
     def warnings(self) -> list[str]:
         """The warnings of all stages."""
         return [warning for result in self.results for warning in result.warnings]
 
+    @property
+    def proven(self) -> bool:
+        """Whether a service was asked, and took the credential."""
+        return self.status is Status.PASSED and any(
+            result.stage is Stage.AUTHENTICATED for result in self.results
+        )
+
     def summary(self) -> str:
-        """Return one line: the first stage that did not pass, or that all did."""
-        for status in (Status.FAILED, Status.UNKNOWN):
-            for result in self.results:
-                if result.status is status:
-                    return f"{result.system}, {result.stage.value}: {result.detail}"
-        account = self.facts.get("account")
-        return f"{self.subject}: passed" + (f" as {account!r}" if account else "")
+        """Return one line: the stage that did not pass, or who took the key of whom."""
+        for result in self.results:
+            if result.status is self.status is not Status.PASSED:
+                return f"{self.system}, {result.stage.value}: {result.detail}"
+        if not self.proven:
+            return f"{self.system}: passed"
+        server = " ".join(filter(None, [self.title, self.facts.get("server_version")]))
+        url = self.facts.get("server_url")
+        taken = f"{url} ({server}) took the key" if url else f"{server} took the key"
+        return f"{taken} of {self.account!r}" if self.account else taken
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
         return {
-            "subject": self.subject,
+            "system": self.system,
             "status": self.status.value,
+            "account": self.account,
             "facts": dict(self.facts),
             "stages": [
-                asdict(result)
-                | {"stage": result.stage.value, "status": result.status.value}
-                | {"seconds": round(result.seconds, 3)}
+                {
+                    "stage": result.stage.value,
+                    "status": result.status.value,
+                    "detail": result.detail,
+                    "seconds": round(result.seconds, 3),
+                    "warnings": list(result.warnings),
+                }
                 for result in self.results
             ],
         }
 
     @contextmanager
-    def stage(
-        self, system: str, stage: Stage, *, since: float | None = None
-    ) -> Iterator[StageResult]:
+    def stage(self, stage: Stage, *, since: float | None = None) -> Iterator[StageResult]:
         """Time a stage and record how it ended; errors of mlauth go on to the caller.
 
         Args:
-            system: what is checked.
             stage: which stage.
             since: when it began on the monotonic clock, if that was before now.
         """
-        result = StageResult(system, stage, Status.UNKNOWN)
+        result = StageResult(self.system, stage, Status.UNKNOWN)
         self.results.append(result)
         start = time.monotonic() if since is None else since
         try:
@@ -174,3 +176,64 @@ class CheckReport:
             result.status = Status.PASSED
         finally:
             result.seconds = time.monotonic() - start
+
+
+@dataclass
+class CheckReport:
+    """What was found of each system.
+
+    Attributes:
+        subject: what was checked, for instance `profile 'prod' of mlauth.toml`.
+        systems: the report of each.
+    """
+
+    subject: str
+    systems: list[SystemReport] = field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        """Failed if any system failed, else unknown if any is, else passed."""
+        return _worst(each.status for each in self.systems)
+
+    @property
+    def results(self) -> list[StageResult]:
+        """The stages of all systems."""
+        return [result for each in self.systems for result in each.results]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of all systems."""
+        return [warning for each in self.systems for warning in each.warnings]
+
+    @property
+    def accounts(self) -> dict[str, str]:
+        """The account that each service named, by system."""
+        return {each.system: each.account for each in self.systems if each.account}
+
+    def summary(self) -> str:
+        """Return one line: the first stage that did not pass, or that all did, and as whom."""
+        for each in self.systems:
+            if each.status is self.status is not Status.PASSED:
+                return each.summary()
+        accounts = self.accounts
+        named = [
+            f"{account!r}" + (f" ({system})" if len(accounts) > 1 else "")
+            for system, account in accounts.items()
+        ]
+        return f"{self.subject}: passed" + (f" as {', '.join(named)}" if named else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        return {
+            "subject": self.subject,
+            "status": self.status.value,
+            "systems": [each.to_dict() for each in self.systems],
+        }
+
+
+def _worst(found: Iterable[Status]) -> Status:
+    statuses = set(found)
+    for status in (Status.FAILED, Status.UNKNOWN):
+        if status in statuses:
+            return status
+    return Status.PASSED

@@ -165,10 +165,5 @@ def tell(logger: Logger, activation: Activation) -> None:
     """Log what an activation did, for the people who look at the run."""
     for warning in activation.warnings:
         logger.warning("mlauth: %s", warning)
-    facts = activation.report.facts
-    proof = (
-        "{server_url} (ZenML {server_version}) took the key of {account!r}; ".format_map(facts)
-        if "account" in facts
-        else ""
-    )
-    logger.info("mlauth: %sset %s", proof, ", ".join(activation.variables))
+    proven = "".join(f"{each.summary()}; " for each in activation.report.systems if each.proven)
+    logger.info("mlauth: %sset %s", proven, ", ".join(activation.variables))

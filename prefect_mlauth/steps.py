@@ -23,6 +23,7 @@ from mlauth.environment import Activating
 from mlauth.errors import InvalidCredentials, MLAuthError
 from mlauth.folders import remove_at_exit
 from mlauth.masking import guard_output
+from mlauth.report import CheckReport
 from prefect_mlauth import handlers, runs
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def activate_profile(
         timeout: seconds for everything together.
 
     Returns:
-        As a login step.
+        As a login step; where several systems were asked, `systems` has that of each by its name.
 
     Raises:
         MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
@@ -172,11 +173,7 @@ def _activate(prepared: Callable[[Deadline], Activating], timeout: float) -> dic
         )
         if not runs.in_resolver():
             remove_at_exit(activating.folders, lambda: True)
-        facts = activation.report.facts
-        known = ("account", "server_version", "expires_at")
-        return {name: facts[name] for name in known if name in facts} | {
-            "variables": list(activation.variables)
-        }
+        return {**_facts(activation.report), "variables": list(activation.variables)}
     except BaseException as error:
         if activating is not None:
             activating.undo()
@@ -184,6 +181,18 @@ def _activate(prepared: Callable[[Deadline], Activating], timeout: float) -> dic
         if isinstance(error, MLAuthError) and runs.flow_run_id() and not runs.in_engine():
             logger.error("%s", error)  # noqa: TRY400 - one line, as the engine does
         raise
+
+
+def _facts(report: CheckReport) -> dict[str, Any]:
+    """Return what the services said: of one as it is, of several by system."""
+    known = ("server_version", "expires_at")
+    facts = {
+        each.system: ({"account": each.account} if each.account else {})
+        | {name: each.facts[name] for name in known if name in each.facts}
+        for each in report.systems
+    }
+    said = {system: found for system, found in facts.items() if found}
+    return {"systems": said} if len(said) > 1 else next(iter(said.values()), {})
 
 
 def _masking() -> dict[str, str]:

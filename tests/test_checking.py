@@ -56,8 +56,8 @@ def test_a_right_account_passes_every_stage_with_one_login(account: Account) -> 
     assert account.logins() == before + 1
     assert report.status is Status.PASSED
     assert [result.stage for result in report.results] == list(Stage)
-    assert report.facts["account"] == account.name
-    assert report.facts["server_version"]
+    assert report.accounts["zenml"] == account.name
+    assert report.systems[0].facts["server_version"]
     assert report.summary() == f"zenml credentials: passed as {account.name!r}"
     assert account.key not in repr(report) + json.dumps(report.to_dict())
     assert json.loads(json.dumps(report.to_dict()))["status"] == "passed"
@@ -91,7 +91,7 @@ def test_a_wrong_account_names_both(account: Account) -> None:
     report = mlauth.check(credentials(account, service_account="somebody-else"))
     detail = failed(report, Stage.AUTHORIZED)
     assert f"as service account {account.name!r}, not as 'somebody-else'" in detail
-    assert report.facts["account"] == account.name
+    assert report.accounts["zenml"] == account.name
 
 
 def test_secrets_that_are_parts_of_names_change_no_comparison(account: Account) -> None:
@@ -114,9 +114,9 @@ def test_secrets_that_are_parts_of_names_change_no_comparison(account: Account) 
     assert report.status is Status.PASSED, report.summary()
     assert report.warnings == []
     # The name that the profile gives is no secret; one that only the server gave may be an echo.
-    assert report.facts["account"] == account.name
+    assert report.accounts["zenml"] == account.name
     masked = account.name.replace(parts["ACCOUNT"], "***")
-    assert mlauth.check(credentials(account)).facts["account"] == masked
+    assert mlauth.check(credentials(account)).accounts["zenml"] == masked
     detail = failed(mlauth.check(credentials(account, service_account="other")), Stage.AUTHORIZED)
     assert f"as service account {masked!r}, not as 'other'" in detail
 
@@ -247,7 +247,7 @@ def test_a_token_that_expires_is_said_with_its_end(account: Account) -> None:
     assert report.status is Status.PASSED
     (warning,) = report.warnings
     assert warning.startswith("the login's token expires at 20")
-    assert report.facts["expires_at"].endswith("+00:00")
+    assert report.systems[0].facts["expires_at"].endswith("+00:00")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ class TestTheEnvironment:
             ZENML_STORE_URL=self.account.server.url + "/", ZENML_STORE_API_KEY=self.account.key
         )
         assert report.status is Status.PASSED, report.summary()
-        assert report.facts["account"] == self.account.name
+        assert report.accounts["zenml"] == self.account.name
 
     def test_a_token_passes_without_a_login(self) -> None:
         answered = httpx.post(

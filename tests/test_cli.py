@@ -130,8 +130,11 @@ class TestCheck:
     def test_json(self, account: Account) -> None:
         report = json.loads(mlauth("check", "-p", "prod", "--json").stdout)
         assert report["status"] == "passed"
-        assert report["facts"]["account"] == account.name
-        assert report["stages"][0]["stage"] == "configured"
+        (zenml,) = report["systems"]
+        assert (zenml["system"], zenml["status"]) == ("zenml", "passed")
+        assert zenml["account"] == account.name
+        assert zenml["facts"]["server_url"] == account.server.url
+        assert zenml["stages"][0]["stage"] == "configured"
 
 
 @pytest.mark.usefixtures("folder")

@@ -72,14 +72,11 @@ class ServiceAccountCheck(BaseAlerter):
     def get_pipeline_run_metadata(self, run_id: UUID) -> dict[str, MetadataType]:
         """Return what the dashboard shows: who runs it, where, and what was checked."""
         report = self._check(others=False)
+        zenml = report.systems[0]
         facts = {
-            name: report.facts[fact]
-            for name, fact in (
-                ("account", "account"),
-                ("server", "server_url"),
-                ("server_version", "server_version"),
-            )
-            if fact in report.facts
+            "account": zenml.account,
+            "server": zenml.facts.get("server_url"),
+            "server_version": zenml.facts.get("server_version"),
         }
         stages = {
             f"{number}. {result.system} {result.stage.value}": (
@@ -90,7 +87,7 @@ class ServiceAccountCheck(BaseAlerter):
         # In one dictionary: the dashboard makes a card of it, and no name clashes.
         return {
             METADATA: {
-                **facts,
+                **{name: said for name, said in facts.items() if said},
                 "status": report.status.value,
                 "seen_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 **stages,

@@ -18,14 +18,22 @@ from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
 from mlauth import hosts, masking
-from mlauth.checking import DEFAULT_FILE, Examination, bounded, examine
+from mlauth.checking import DEFAULT_FILE, check_all, in_time
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import CheckFailed, MLAuthError
 from mlauth.forks import lock
 from mlauth.profiles import Profile, load_profile
-from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, Status
+from mlauth.report import (
+    CheckReport,
+    Stage,
+    StageFailed,
+    StageUnknown,
+    Status,
+    SystemReport,
+)
+from mlauth.stages import Stages
 from mlauth.systems.zenml import host_of, near_misses, refuse_detour, refuse_netrc, url_problem
-from mlauth.systems.zenml.server import connect, probe_server, refusal, server_info
+from mlauth.systems.zenml.server import connect, prove_server, refusal, server_info
 
 OnFailure = Literal["fail", "warn"]
 
@@ -33,7 +41,7 @@ logger = logging.getLogger("mlauth")
 
 _FRESH = 60.0  # seconds for which a pass holds, and a warning is not repeated
 _lock = lock()
-_passed: dict[tuple[str | None, ...], tuple[float, bool, CheckReport]] = {}
+_passed: dict[tuple[str | None, ...], tuple[float, bool, list[SystemReport]]] = {}
 _warned: dict[str, float] = {}
 
 
@@ -110,59 +118,75 @@ def check_connection(
         timeout: see `check`.
     """
     logging.getLogger("httpx").addFilter(_is_not_ours)
-    deadline = Deadline(timeout)
-    examination = Examination(CheckReport("ZenML's client in this process"))
-    report = examination.report
+    deadline, reports = Deadline(timeout), [SystemReport("zenml", "ZenML")]
 
     def walk() -> None:
-        with suppress(MLAuthError):  # the report has it
-            _walk(report, service_account, profile, config_file, others, deadline.inner())
+        _walk(reports, service_account, profile, config_file, others, deadline.inner())
 
-    bounded(deadline, examination, walk)
-    return examination.report
+    in_time(deadline, reports, [walk])
+    return _report(reports)
+
+
+def _report(reports: list[SystemReport]) -> CheckReport:
+    return CheckReport("ZenML's client in this process", list(reports))
 
 
 def _walk(
-    report: CheckReport,
+    reports: list[SystemReport],
     service_account: str | None,
     profile_name: str | None,
     config_file: str,
     others: bool,
     deadline: Deadline,
 ) -> None:
+    (report,) = reports
     _refuse_host(report)
     _reach(report, deadline)
-    with report.stage("zenml", Stage.CONFIGURED) as result:
+    with report.stage(Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
         result.detail = f"ZenML's client uses {store.url}"
     masking.register([token.get_secret_value()])
     fingerprint = hashlib.sha256(token.get_secret_value().encode()).hexdigest()
     key = (store.url, fingerprint, service_account, profile_name, config_file)
     with _lock:
-        until, had_others, before = _passed.get(key, (0.0, False, report))
+        until, had_others, before = _passed.get(key, (0.0, False, []))
     if time.monotonic() < until and had_others >= others:
-        report.results[:], report.facts = deepcopy(before.results), dict(before.facts)
+        reports[:] = deepcopy(before)
         return
-    profile = None
+    profile, rest = None, None
     if profile_name is not None:
-        with report.stage("mlauth", Stage.CONFIGURED) as result:
+        reports.append(SystemReport("mlauth"))
+        with reports[-1].stage(Stage.CONFIGURED) as result:
             profile = _profile(profile_name, config_file, others, result.warnings)
-    if service_account is None and profile is not None and profile.zenml is not None:
-        service_account = profile.zenml.service_account
-    _prove(store, token, report, service_account, deadline)
-    if profile is not None and others:
+    if profile is not None:
+        if service_account is None and profile.zenml is not None:
+            service_account = profile.zenml.service_account
         rest = profile.model_copy(update={"zenml": None})
-        if rest.credentials():
-            examined = examine(rest, deadline).report
-            report.results += examined.results
-            report.facts = examined.facts | report.facts
-    if report.status is Status.PASSED:
-        logger.info("%s, server %s", report.summary(), store.url)
+    proven, found = deadline.run_all(
+        [
+            lambda: _prove(store, token, report, service_account, deadline),
+            lambda: _others(rest if others else None, deadline),
+        ],
+        "the check",
+    )
+    if isinstance(found, list):
+        reports += found
+    for ended in (proven, found):
+        if isinstance(ended, BaseException):
+            raise ended
+    checked = _report(reports)
+    if checked.status is Status.PASSED:
+        logger.info("%s, server %s", checked.summary(), store.url)
         with _lock:
             now = time.monotonic()
             for old in [each for each, (until, *_) in _passed.items() if until < now]:
                 del _passed[old]
-            _passed[key] = (now + _FRESH, others, deepcopy(report))
+            _passed[key] = (now + _FRESH, others, deepcopy(reports))
+
+
+def _others(rest: Profile | None, deadline: Deadline) -> list[SystemReport]:
+    """Check what else the profile has; ZenML, if it hangs, hides nothing of that."""
+    return check_all(rest, deadline)[0].systems if rest and rest.credentials() else []
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -170,9 +194,9 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return record.threadName != THREAD or record.levelno > logging.INFO
 
 
-def _refuse_host(report: CheckReport) -> None:
+def _refuse_host(report: SystemReport) -> None:
     url = _server_url()
-    with report.stage("zenml", Stage.CONFIGURED):
+    with report.stage(Stage.CONFIGURED):
         # Else ZenML's client might ask another host than the one that is looked for in the file.
         problem = None if url is None else url_problem(url)
         if problem:
@@ -183,14 +207,14 @@ def _refuse_host(report: CheckReport) -> None:
     report.results.pop()  # the connection is a part of the same stage
 
 
-def _reach(report: CheckReport, deadline: Deadline) -> None:
+def _reach(report: SystemReport, deadline: Deadline) -> None:
     """Say what keeps ZenML's client from its server before it tries, for half a minute, itself."""
     url = _server_url()
     if url is None or GlobalConfiguration().is_initialized:
         return
     report.facts["server_url"] = url
     ca = _ca(GlobalConfiguration().store_configuration)
-    with report.stage("zenml", Stage.REACHABLE), connect(url, deadline, ca) as service:
+    with report.stage(Stage.REACHABLE), connect(url, deadline, ca) as service:
         server_info(service)
     report.results.pop()  # the proof says it again
 
@@ -226,17 +250,16 @@ def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
 def _prove(
     store: Any,
     token: SecretStr,
-    report: CheckReport,
+    report: SystemReport,
     service_account: str | None,
     deadline: Deadline,
 ) -> None:
     stages = len(report.results)
 
     def prove(token: SecretStr) -> None:
-        probe_server(
+        prove_server(
             store.url,
-            report,
-            deadline,
+            Stages(report, deadline),
             ca=_ca(store.config),
             token=token,
             service_account=service_account,

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretBytes, SecretStr
@@ -42,6 +42,7 @@ _ATTEMPTS = 5
 _IN_A_HEADER = re.compile(r"[\x20-\x7e]*")
 
 Text: TypeAlias = "str | SecretStr"
+S = TypeVar("S", bound="Service")
 
 
 def _shows_no_headers(record: logging.LogRecord) -> bool:
@@ -130,7 +131,7 @@ class Service:
         self._client: httpx.Client | None = None
         self._sent = False
 
-    def __enter__(self) -> Service:
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

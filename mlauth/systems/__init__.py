@@ -16,12 +16,11 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials, UnknownSystem
 from mlauth.forks import load as load_module
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
-from mlauth.report import CheckReport
+from mlauth.stages import Stages
 from mlauth.text import plain
 
 C = TypeVar("C", bound="Credentials")
@@ -82,6 +81,19 @@ class Exports(NeverPickled):
     emptied: tuple[str, ...] = ()
     direct: tuple[str, ...] = ()
     scope: Scope | None = None
+
+
+@dataclass
+class Proof(NeverPickled):
+    """What a service said that exports need: account and facts are in the report (`Stages`).
+
+    Attributes:
+        secrets: under names of the system's, for instance the token of a login.
+        ids: what the service calls what the fields name.
+    """
+
+    secrets: dict[str, SecretStr] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 class Credentials(BaseModel):
@@ -150,20 +162,27 @@ class Credentials(BaseModel):
         """
 
     @abstractmethod
-    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
-        """Return what to export without asking the service."""
-
-    @abstractmethod
-    def probe(
-        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
-    ) -> Exports:
+    def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
         """Prove that the service takes the values, stage by stage.
 
-        Returns:
-            What to export, with what the service said (ids for names, a token for a key).
+        Args:
+            values: by field; each is well-formed.
+            stages: records the stages, what the service says, and makes the connections.
 
         Raises:
-            MLAuthError: a stage of the report did not pass.
+            MLAuthError: a stage did not pass.
+        """
+
+    @abstractmethod
+    def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
+        """Return what to export.
+
+        Args:
+            values: by field; each is well-formed.
+            proof: what `prove` returned, or None where the service was not asked.
+
+        Raises:
+            InvalidCredentials: it hangs on what the service says.
         """
 
 

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.references import SecretReference
-from mlauth.report import CheckReport
-from mlauth.systems import Credentials, Exports, owner_problem
+from mlauth.stages import Stages
+from mlauth.systems import Credentials, Exports, Proof, owner_problem
 from mlauth.text import plain
 from mlauth.variables import name_problem, value_problem
 
@@ -61,12 +60,10 @@ class EnvironmentSecrets(Credentials):
         if problems:
             raise InvalidCredentials("; ".join(problems))
 
-    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
-        """See `Credentials.exports`."""
-        return Exports(dict(values))
+    def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
+        """There is no service to ask; see `Credentials.prove`."""
+        return Proof()
 
-    def probe(
-        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
-    ) -> Exports:
-        """There is no service to ask: the values are exported as they are."""
-        return self.exports(values)
+    def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
+        """Return the values as they are; see `Credentials.exports`."""
+        return Exports(dict(values))

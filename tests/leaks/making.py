@@ -20,7 +20,7 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import errors, report, stores
 from mlauth.azure import identity as azure_identity
-from mlauth.checking import Examination, examine
+from mlauth.checking import Checked, check_all
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating
 from mlauth.masking import MaskingFormatter
@@ -30,8 +30,10 @@ from mlauth.net.route import Client
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
+from mlauth.stages import Connection, Stages
 from mlauth.stores import StoredSecret, memory
 from mlauth.storing import SecretStore
+from mlauth.systems import Exports
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
 from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
@@ -90,10 +92,17 @@ class Here:
     def server(self) -> AbstractContextManager[FaultyServer]:
         return faulty(self.good())
 
-    def examined(self) -> Examination:
+    def checked(self) -> Checked:
         with self.server() as server:
             credentials = ZenMLCredentials.of("test", self.zenml(server.url))
-            return examine(credentials, Deadline(10))
+            (checked,) = check_all(credentials, Deadline(10))[1]
+            assert checked.error is None
+            return checked
+
+    def exports(self) -> Exports:
+        checked = self.checked()
+        assert checked.values
+        return checked.credentials.exports(checked.values, checked.proof)
 
     def secret(self, name: str = "key") -> StoredSecret:
         reference = SecretReference.parse(self.reference(name))
@@ -143,12 +152,12 @@ def activating(here: Here) -> Activating:
     here.patch.setenv("OTHER", here.token)
     credentials = ZenMLCredentials.of("test", here.zenml())
     exports = [
-        credentials.exports({"api_key": here.secret().value}),
+        credentials.exports({"api_key": here.secret().value}, None),
         mlauth.EnvironmentSecrets.of("test", {"env": here.profile["env"]}).exports(
-            {"OTHER": here.secret("other").value}
+            {"OTHER": here.secret("other").value}, None
         ),
     ]
-    result = Activating(exports, here.examined().report)
+    result = Activating(exports, check_report(here))
     here.stack.callback(result.undo)
     result.activate(lambda _: None, owner=os.getpid())
     return result
@@ -232,7 +241,7 @@ def flavor(here: Here) -> Any:
 
 
 def check_report(here: Here) -> report.CheckReport:
-    return here.examined().report
+    return report.CheckReport("test", [here.checked().report])
 
 
 def zenml_server(here: Here) -> ZenMLServer:
@@ -270,12 +279,16 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.azure.identity.WorkloadIdentity": lambda here: azure_identity.choose(
         here.azure.workload_identity(here.folder)
     ),
-    "mlauth.checking.Examination": Here.examined,
+    "mlauth.checking.Checked": Here.checked,
     "mlauth.report.CheckReport": check_report,
     "mlauth.report.Stage": lambda here: check_report(here).results[0].stage,
     "mlauth.report.StageResult": lambda here: check_report(here).results[-1],
     "mlauth.report.Status": lambda here: check_report(here).status,
-    "mlauth.systems.Exports": lambda here: here.examined().exports["zenml"],
+    "mlauth.report.SystemReport": lambda here: here.checked().report,
+    "mlauth.stages.Connection": lambda here: Connection("http://127.0.0.1:9", Deadline(5)),
+    "mlauth.stages.Stages": lambda here: Stages(here.checked().report, Deadline(5)),
+    "mlauth.systems.Exports": Here.exports,
+    "mlauth.systems.Proof": lambda here: here.checked().proof,
     "mlauth.systems.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
         "test", {"env": here.profile["env"]}
     ),

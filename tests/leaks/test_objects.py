@@ -190,7 +190,7 @@ NO_SECRET = {
     "mlauth.systems.zenml.rotation.Rotation.key_name": "a name",
     "mlauth.systems.zenml.rotation.Rotation.old_key_until": "a time",
     "mlauth.record.Record.secrets": "names of variables",
-    "mlauth.checking.Examination.credentials": "models of references",
+    "mlauth.checking.Checked.credentials": "a model of references",
     "prefect_mlauth.blocks.ZenMLCredentials.credential": "a choice of two words",
     "prefect_mlauth.blocks.ZenMLCredentials.api_key": "a reference, as text: "
     "Prefect's form knows no type of ours; a key is refused",

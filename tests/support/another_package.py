@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 
 from mlauth.references import SecretReference
-from mlauth.systems import Credentials, Exports
+from mlauth.systems import Credentials, Exports, Proof
 
 
 class AcmeCredentials(Credentials):
@@ -37,11 +37,11 @@ class AcmeCredentials(Credentials):
     def well_formed(self, values):
         pass
 
-    def exports(self, values):
-        return Exports({"ACME_TOKEN": values["token"]}, {"ACME_URL": self.url})
+    def prove(self, values, stages):
+        return Proof()
 
-    def probe(self, values, report, deadline):
-        return self.exports(values)
+    def exports(self, values, proof):
+        return Exports({"ACME_TOKEN": values["token"]}, {"ACME_URL": self.url})
 '''
 
 

@@ -70,7 +70,7 @@ class CredentialsContract:
         credentials = self.make()
         credentials.configured(os.environ)
         credentials.well_formed(self.values())
-        exports = credentials.exports(self.values())
+        exports = credentials.exports(self.values(), None)
         assert exports.secrets
         assert {item.get_secret_value() for item in exports.secrets.values()} == {self.value}
         assert self.value not in repr(exports)

@@ -153,16 +153,16 @@ def test_tls_that_is_switched_off_for_the_flow_is_warned_about(off: str) -> None
 
 def test_without_asking_the_server_names_cannot_become_ids() -> None:
     values = {"api_key": SecretStr(api_key())}
-    exports = make(service_account="prefect-prod").exports(values)
+    exports = make(service_account="prefect-prod").exports(values, None)
     assert exports.settings == {"ZENML_STORE_URL": "https://zenml.example.com"}
     assert list(exports.secrets) == ["ZENML_STORE_API_KEY"]
     assert exports.emptied == ("ZENML_STORE_API_TOKEN",)
     for fields in ({"stack": "s"}, {"project": "p"}, {"credential": "api_token"}):
         with pytest.raises(InvalidCredentials, match="cannot be had without asking the server"):
-            make(**fields).exports(values)
+            make(**fields).exports(values, None)
 
 
 def test_a_store_of_another_type_is_no_longer_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZENML_STORE_TYPE", "sql")
-    exports = make().exports({"api_key": SecretStr(api_key())})
+    exports = make().exports({"api_key": SecretStr(api_key())}, None)
     assert exports.settings["ZENML_STORE_TYPE"] == "rest"

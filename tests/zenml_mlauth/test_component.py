@@ -269,7 +269,7 @@ def test_a_check_that_failed_is_asked_again(me: Account) -> None:
 def test_another_account_is_not_taken_for_the_one_that_passed(
     me: Account, zenml_server: ZenMLServer
 ) -> None:
-    assert zenml_mlauth.check().facts["account"] == me.name
+    assert zenml_mlauth.check().accounts["zenml"] == me.name
     with (
         environment(
             ZENML_STORE_URL=zenml_server.url,
@@ -288,7 +288,7 @@ def test_a_token_that_the_client_can_replace_is_no_failure(me: Account) -> None:
     get_credentials_store().set_token(me.server.url, stale)
     store._api_token = None
     store.session.headers["Authorization"] = f"Bearer {stale.access_token}"
-    assert zenml_mlauth.check(me.name).facts["account"] == me.name
+    assert zenml_mlauth.check(me.name).accounts["zenml"] == me.name
 
 
 def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
@@ -310,7 +310,7 @@ def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
         )
         monkeypatch.setenv("NETRC", "/dev/null")
         forget_client()
-        assert zenml_mlauth.check(account.name).facts["account"] == account.name
+        assert zenml_mlauth.check(account.name).accounts["zenml"] == account.name
 
 
 def test_a_proxy_before_a_server_on_this_machine_is_said(me: Account) -> None:

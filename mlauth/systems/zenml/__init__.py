@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from mlauth.deadline import Deadline
 from mlauth.errors import InvalidCredentials
 from mlauth.net.route import (
     ca_problem,
@@ -22,10 +21,10 @@ from mlauth.net.route import (
     netrc_problem,
 )
 from mlauth.references import SecretReference, holds_key
-from mlauth.report import CheckReport
-from mlauth.systems import Credentials, Exports
+from mlauth.stages import Stages
+from mlauth.systems import Credentials, Exports, Proof
 from mlauth.systems.zenml.isolation import VERIFY_SSL, Isolation
-from mlauth.systems.zenml.server import CLIENT, probe_server
+from mlauth.systems.zenml.server import CLIENT, prove_server
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
 URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
@@ -170,40 +169,29 @@ class ZenMLCredentials(Credentials):
         if problem:
             raise InvalidCredentials(f"the value of {self.api_key} {problem}")
 
-    def exports(self, values: Mapping[str, SecretStr]) -> Exports:
-        """Return the variables that ZenML's client reads; see `Credentials.exports`.
-
-        Raises:
-            InvalidCredentials: a field needs an answer of the server.
-        """
-        needing = [name for name in ("stack", "project") if getattr(self, name)]
-        if self.credential == "api_token":
-            needing.append("credential='api_token'")
-        if needing:
-            raise InvalidCredentials(
-                f"zenml: {', '.join(needing)} cannot be had without asking the server: "
-                "leave verify=False away"
-            )
-        return self._exports(values["api_key"], None, {})
-
-    def probe(
-        self, values: Mapping[str, SecretStr], report: CheckReport, deadline: Deadline
-    ) -> Exports:
-        """Log in once and look at the account; see `Credentials.probe`."""
-        key = values["api_key"]
-        ca = self.ca_bundle or ca_of(os.environ)
-        token, ids = probe_server(
+    def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
+        """Log in once and look at the account; see `Credentials.prove`."""
+        return prove_server(
             self.store_url,
-            report,
-            deadline,
-            ca=ca,
-            key=key,
+            stages,
+            ca=self.ca_bundle or ca_of(os.environ),
+            key=values["api_key"],
             service_account=self.service_account,
             wanted={"stack": self.stack, "project": self.project},
         )
-        return self._exports(key, token, ids)
 
-    def _exports(self, key: SecretStr, token: SecretStr | None, ids: Mapping[str, str]) -> Exports:
+    def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
+        """Return the variables that ZenML's client reads; see `Credentials.exports`."""
+        if proof is None:
+            needing = [name for name in ("stack", "project") if getattr(self, name)]
+            if self.credential == "api_token":
+                needing.append("credential='api_token'")
+            if needing:
+                raise InvalidCredentials(
+                    f"zenml: {', '.join(needing)} cannot be had without asking the server: "
+                    "leave verify=False away"
+                )
+            proof = Proof()
         settings = {URL: self.store_url}
         ca = self.ca_bundle or ca_of(os.environ)
         if os.environ.get(TYPE, "rest") != "rest":
@@ -212,13 +200,12 @@ class ZenMLCredentials(Credentials):
             ("stack", "ZENML_ACTIVE_STACK_ID"),
             ("project", "ZENML_ACTIVE_PROJECT_ID"),
         ):
-            if name in ids:
-                settings[variable] = ids[name]
+            if name in proof.ids:
+                settings[variable] = proof.ids[name]
         if self.credential == "api_token":
-            assert token is not None
-            secrets, emptied = {API_TOKEN: token}, API_KEY
+            secrets, emptied = {API_TOKEN: proof.secrets["token"]}, API_KEY
         else:
-            secrets, emptied = {API_KEY: key}, API_TOKEN
+            secrets, emptied = {API_KEY: values["api_key"]}, API_TOKEN
         return Exports(
             secrets,
             settings,

@@ -22,8 +22,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from mlauth import masking
-from mlauth.activation import as_one
-from mlauth.checking import DEFAULT_FILE, examine
+from mlauth.checking import DEFAULT_FILE, as_one, check_all
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     InvalidCredentials,
@@ -32,17 +31,18 @@ from mlauth.errors import (
     RotationFailed,
     RotationIncomplete,
 )
-from mlauth.net.http import Answer, Bearer, Service
+from mlauth.net.http import Answer, Bearer
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Profile, load_profile
 from mlauth.references import SecretReference
-from mlauth.report import CheckReport, StageFailed, is_unknown
+from mlauth.report import StageFailed, SystemReport, is_unknown
 from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
+from mlauth.stages import Connection, Stages
 from mlauth.stores import schemes
 from mlauth.storing import SecretStore
-from mlauth.systems.zenml import API_TOKEN, Administrator, ZenMLCredentials, ca_of, key_problem
-from mlauth.systems.zenml.server import ask, connect, current_user, log_in, probe_server
+from mlauth.systems.zenml import Administrator, ZenMLCredentials, ca_of, key_problem
+from mlauth.systems.zenml.server import connect, current_user, log_in, prove_server
 from mlauth.text import plain
 
 DAY = 24 * 60
@@ -179,7 +179,7 @@ class _Server:
         url = self.credentials.store_url
         with connect(url, deadline, _ca(self.credentials)) as service:
             auth = Bearer(self.token)
-            return ask(service, method, path, json=body, auth=auth, once=body is not None)
+            return service.request(method, path, json=body, auth=auth, once=body is not None)
 
     def look(self, deadline: Deadline) -> _Key:
         answer = self.ask("GET", self.key, deadline)
@@ -377,10 +377,9 @@ class Ready(NeverPickled):
         credentials, deadline = self.server.credentials, Deadline(self.seconds)
 
         def prove() -> None:
-            probe_server(
+            prove_server(
                 credentials.store_url,
-                CheckReport("the new key"),
-                deadline.inner(),
+                Stages(SystemReport("zenml", "ZenML"), deadline.inner()),
                 ca=_ca(credentials),
                 key=value,
                 service_account=self.server.real_name.get_secret_value(),
@@ -421,12 +420,13 @@ def _prepare(
     store = writable(credentials.api_key)
     if profile.zenml_admin:
         refuse_hosts([profile.zenml_admin.password])  # before the key is read
-    bare = {"credential": "api_token", "stack": None, "project": None}
-    examination = examine(credentials.model_copy(update=bare), deadline)
-    if examination.errors:
-        raise as_one(list(examination.errors.values()), examination.report)
-    value = examination.values["zenml"]["api_key"]
-    token = examination.exports["zenml"].secrets[API_TOKEN]
+    bare = {"stack": None, "project": None}
+    report, (checked,) = check_all(credentials.model_copy(update=bare), deadline)
+    if checked.error:
+        raise as_one([checked.error], report)
+    assert checked.values
+    assert checked.proof
+    value, token = checked.values["api_key"], checked.proof.secrets["token"]
     with connect(credentials.store_url, deadline, _ca(credentials)) as service:
         account = current_user(service, token, credentials.service_account)
         if profile.zenml_admin:
@@ -446,7 +446,7 @@ def _prepare(
     return Ready(server, store, key, value, minutes, new_key, seconds)
 
 
-def _administrator(service: Service, who: Administrator, deadline: Deadline) -> SecretStr:
+def _administrator(service: Connection, who: Administrator, deadline: Deadline) -> SecretStr:
     password = read_all([who.password], deadline)[who.password].value
     try:
         return log_in(service, who.user, password)

@@ -19,10 +19,11 @@ from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.deadline import Deadline
-from mlauth.net.faults import Fault
-from mlauth.net.http import Answer, Bearer, Service, Text
+from mlauth.net.http import Answer, Bearer, Text
 from mlauth.net.route import Client
-from mlauth.report import CheckReport, Stage, StageFailed, StageUnknown, outcome
+from mlauth.report import Stage, StageFailed, StageUnknown
+from mlauth.stages import Connection, Stages
+from mlauth.systems import Proof
 from mlauth.text import plain
 
 CLIENT = Client(
@@ -33,24 +34,22 @@ CLIENT = Client(
 _LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
 
 
-def probe_server(
+def prove_server(
     url: str,
-    report: CheckReport,
-    deadline: Deadline,
+    stages: Stages,
     *,
     ca: str | None = None,
     key: SecretStr | None = None,
     token: SecretStr | None = None,
     service_account: str | None = None,
     wanted: Mapping[str, str | None] | None = None,
-) -> tuple[SecretStr, dict[str, str]]:
+) -> Proof:
     """Prove that a server takes a key, with one login, or a token, with none.
 
     Args:
         url: the server.
-        report: gets the stages, and the facts `account`, `server_url`, `server_version` and, for
-            a token that expires, `expires_at` (ISO 8601, UTC).
-        deadline: bounds everything.
+        stages: gets the account and the facts `server_url`, `server_version` and, for a token
+            that expires, `expires_at` (ISO 8601, UTC).
         ca: see `mlauth.net.http.Service`.
         key: the API key to log in with.
         token: a token of an earlier login, in place of a key.
@@ -58,31 +57,31 @@ def probe_server(
         wanted: `stack` and `project` to names; None where it does not matter.
 
     Returns:
-        The token, and the ids of what was wanted.
+        The secret `token`, and the ids of what was wanted.
 
     Raises:
         StageFailed, StageUnknown: as the report says.
     """
     secret = key or token
     assert secret is not None
-    report.facts["server_url"] = url
+    stages.facts["server_url"] = url
     with ExitStack() as stack:
-        with report.stage("zenml", Stage.REACHABLE) as result:
+        with stages.stage(Stage.REACHABLE) as result:
             # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
-            service = stack.enter_context(connect(url, deadline, ca))
+            service = stack.enter_context(stages.connect(url, ca=ca, client=CLIENT))
             info = server_info(service)
             result.detail = f"{url} is a ZenML server"
-        with report.stage("zenml", Stage.COMPATIBLE) as result:
-            report.facts["server_version"] = plain(info["version"])
+        with stages.stage(Stage.COMPATIBLE) as result:
+            stages.facts["server_version"] = plain(info["version"])
             result.detail, warning = _compatible(info, secret.get_secret_value())
             result.warnings += [warning] if warning else []
-        with report.stage("zenml", Stage.AUTHENTICATED) as result:
+        with stages.stage(Stage.AUTHENTICATED) as result:
             if key is not None:
                 token, expires_at = _login(
                     service, {"grant_type": "zenml-api-key", "password": key}
                 )
                 if expires_at:
-                    report.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
+                    stages.facts["expires_at"] = expires_at.isoformat(timespec="seconds")
                     result.warnings.append(f"the login's token expires at {expires_at:%F %T} UTC")
             assert token is not None
             masking.register([token.get_secret_value()])
@@ -90,8 +89,8 @@ def probe_server(
             result.detail = (
                 f"the server took the {'key' if key else 'token'} as {account['name']!r}"
             )
-        with report.stage("zenml", Stage.AUTHORIZED) as result:
-            report.facts["account"] = account["name"]
+        with stages.stage(Stage.AUTHORIZED) as result:
+            stages.account = account["name"]
             _right_account(account, service_account, url)
             ids = {
                 kind: _id_of(service, kind, name, token, account["name"])
@@ -101,33 +100,21 @@ def probe_server(
             result.detail = f"service account {account['name']!r}" + "".join(
                 f", {kind} {(wanted or {})[kind]!r}" for kind in ids
             )
-    return token, ids
+    return Proof({"token": token}, ids)
 
 
-def connect(url: str, deadline: Deadline, ca: str | None) -> Service:
-    """Return a server to ask; see `mlauth.net.http.Service`."""
-    return Service(url, deadline, ca=ca, client=CLIENT)
+def connect(url: str, deadline: Deadline, ca: str | None) -> Connection:
+    """Return a server to ask, apart from a check; see `Stages.connect`."""
+    return Connection(url, deadline, ca=ca, client=CLIENT)
 
 
-def ask(service: Service, method: str, path: str, **what: Any) -> Answer:
-    """Ask a server; see `mlauth.net.http.Service.request`.
-
-    Raises:
-        StageFailed, StageUnknown: there was a fault.
-    """
-    answer = service.request(method, path, **what)
-    if isinstance(answer, Fault):
-        raise outcome(answer)
-    return answer
-
-
-def server_info(service: Service) -> dict[str, Any]:
+def server_info(service: Connection) -> dict[str, Any]:
     """Ask a ZenML server what it is; needs no credential.
 
     Raises:
         StageFailed, StageUnknown: there is no ZenML server, or no way to it.
     """
-    answer = ask(service, "GET", "/api/v1/info")
+    answer = service.request("GET", "/api/v1/info")
     body = answer.json
     if answer.status == 200 and isinstance(body, dict) and isinstance(body.get("version"), str):
         return body
@@ -162,7 +149,7 @@ def _compatible(info: Mapping[str, Any], secret: str) -> tuple[str, str | None]:
     )
 
 
-def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
+def log_in(service: Connection, user: str, password: SecretStr) -> SecretStr:
     """Log in as a person, and return the token.
 
     Raises:
@@ -173,9 +160,9 @@ def log_in(service: Service, user: str, password: SecretStr) -> SecretStr:
     return token
 
 
-def _login(service: Service, form: Mapping[str, Text]) -> tuple[SecretStr, datetime | None]:
+def _login(service: Connection, form: Mapping[str, Text]) -> tuple[SecretStr, datetime | None]:
     asked = datetime.now(timezone.utc)
-    answer = ask(service, "POST", "/api/v1/login", data=form)
+    answer = service.request("POST", "/api/v1/login", data=form)
     body = answer.json if isinstance(answer.json, dict) else {}
     token, seconds = body.get("access_token"), body.get("expires_in")
     if answer.status == 200 and isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
@@ -222,7 +209,9 @@ def refusal(said: str, url: str, status: str) -> str:
     return f"{url} refuses the credential ({status}): is it of this server?"
 
 
-def current_user(service: Service, token: SecretStr, expected: str | None = None) -> dict[str, Any]:
+def current_user(
+    service: Connection, token: SecretStr, expected: str | None = None
+) -> dict[str, Any]:
     """Ask who a token belongs to.
 
     Args:
@@ -238,7 +227,7 @@ def current_user(service: Service, token: SecretStr, expected: str | None = None
     Raises:
         StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
     """
-    answer = ask(service, "GET", "/api/v1/current-user", auth=Bearer(token))
+    answer = service.request("GET", "/api/v1/current-user", auth=Bearer(token))
     if answer.status in (401, 403):
         raise StageFailed(_refusal(answer, service.url))
     body = answer.json if isinstance(answer.json, dict) else {}
@@ -270,9 +259,8 @@ def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -
         )
 
 
-def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: str) -> str:
-    answer = ask(
-        service,
+def _id_of(service: Connection, kind: str, name: str, token: SecretStr, account: str) -> str:
+    answer = service.request(
         "GET",
         f"/api/v1/{kind}s",
         auth=Bearer(token),
@@ -293,7 +281,7 @@ def _id_of(service: Service, kind: str, name: str, token: SecretStr, account: st
     )
 
 
-def _unexpected(service: Service, path: str, answer: Answer) -> str:
+def _unexpected(service: Connection, path: str, answer: Answer) -> str:
     return (
         f"{service.url}{path} answers {answer.status} with {answer.content_type}, not what a "
         "ZenML server says: is a proxy in the way?"

@@ -1,0 +1,113 @@
+"""The stages of a check as a system sees them while it proves its credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlauth.deadline import Deadline
+from mlauth.net.faults import Fault
+from mlauth.net.http import Answer, Service
+from mlauth.net.route import Client
+from mlauth.report import Stage, StageFailed, StageResult, StageUnknown, SystemReport
+
+
+class Connection(Service):
+    """A service whose faults end the stage that it is asked in."""
+
+    def __init__(
+        self,
+        url: str,
+        deadline: Deadline,
+        *,
+        ca: str | None = None,
+        client: Client | None = None,
+        answered: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """Remember where to ask; does no I/O.
+
+        Args:
+            url: see `mlauth.net.http.Service`.
+            deadline: see there.
+            ca: see there.
+            client: see there.
+            answered: told of each answer, and whether a credential was sent and not refused.
+        """
+        super().__init__(url, deadline, ca=ca, client=client)
+        self._answered = answered
+
+    def request(self, method: str, path: str, **what: Any) -> Answer:
+        """Send a request; see `mlauth.net.http.Service.request`.
+
+        Raises:
+            StageFailed, StageUnknown: there was a fault.
+        """
+        answer = super().request(method, path, **what)
+        if isinstance(answer, Fault):
+            error = (StageUnknown if answer.unknown else StageFailed)(answer.line)
+            error.sent = answer.sent
+            raise error
+        sent = [what.get("auth"), *(what.get("data") or {}).values()]
+        sent += (what.get("headers") or {}).values()
+        credential = any(each is not None and not isinstance(each, str) for each in sent)
+        self._answered(credential and answer.status != 401)
+        return answer
+
+
+class Stages:
+    """Records the stages of one system, and makes its connections.
+
+    Attributes:
+        deadline: bounds everything.
+        facts: what the service says, without secrets; see `SystemReport.facts`.
+    """
+
+    def __init__(self, report: SystemReport, deadline: Deadline) -> None:
+        self._report = report
+        self._reached = self._taken = False
+        self.deadline = deadline
+        self.facts = report.facts
+
+    @property
+    def account(self) -> str | None:
+        """As whom the service knows the credential, once it has said so."""
+        return self._report.account
+
+    @account.setter
+    def account(self, name: str) -> None:
+        self._report.account = name
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[StageResult]:
+        """Record a stage; see `SystemReport.stage`.
+
+        It passes only if the service answered, and `AUTHENTICATED` and `AUTHORIZED` only if it
+        answered what carried a credential: the system cannot say so by hand.
+        """
+        with self._report.stage(stage) as result:
+            yield result
+            carried = stage in (Stage.AUTHENTICATED, Stage.AUTHORIZED)
+            asked = carried or stage in (Stage.REACHABLE, Stage.COMPATIBLE)
+            if asked and not (self._taken if carried else self._reached):
+                how = " what carried the credential" if carried else ""
+                raise StageFailed(
+                    f"no service has answered{how}, but {self._report.system!r} lets the stage "
+                    "pass: this is a defect of that system, report it to those who make it"
+                )
+
+    def connect(
+        self, url: str, *, ca: str | None = None, client: Client | None = None
+    ) -> Connection:
+        """Return a connection to the service, a context manager.
+
+        Args:
+            url: see `mlauth.net.http.Service`.
+            ca: see there.
+            client: see there.
+        """
+        return Connection(url, self.deadline, ca=ca, client=client, answered=self._note)
+
+    def _note(self, taken: bool) -> None:
+        self._reached = True
+        self._taken |= taken

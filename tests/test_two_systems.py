@@ -1,0 +1,188 @@
+"""Two systems in one profile: each has its own report, and none changes what another ends with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+import mlauth
+from mlauth import Profile, Stage, Status, ZenMLCredentials
+from mlauth.errors import CheckFailed
+from mlauth.stages import Stages
+from mlauth.stores import memory
+from mlauth.systems import Credentials, Proof
+from prefect_mlauth import runs, steps
+from tests.support.hub import TOKEN, HubCredentials, hub
+from tests.support.web import Answer, Call, Service, serve
+from tests.systems.keys import api_key
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+ZENML = {
+    "/api/v1/info": {"version": "0.98.0"},
+    "/api/v1/login": {"access_token": "canary.token", "expires_in": 3600},
+    "/api/v1/current-user": {"name": "flows", "body": {"is_service_account": True}},
+}
+
+
+def zenml(call: Call) -> Answer:
+    """Answer as a server of ZenML does that takes every key."""
+    return Answer(200, ZENML[call.path])
+
+
+@dataclass(frozen=True)
+class Two:
+    """A profile with both."""
+
+    profile: Profile
+    zenml: Credentials
+    hub: Credentials
+
+
+class _Profile(Profile):
+    def credentials(self) -> list[Credentials]:
+        return FOUND
+
+
+FOUND: list[Credentials] = []
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Two]]:
+    memory.put("zenml", api_key())
+    memory.put("hub", TOKEN)
+    with ExitStack() as stack:
+
+        def begin(zenml: Service = zenml, hub: Service = hub) -> Two:
+            urls = [f"http://127.0.0.1:{stack.enter_context(serve(each))}" for each in (zenml, hub)]
+            first = ZenMLCredentials.of("test", {"store_url": urls[0], "api_key": "memory://zenml"})
+            second = HubCredentials.of("test", {"url": urls[1], "token": "memory://hub"})
+            FOUND[:] = [first, second]
+            return Two(_Profile(), first, second)
+
+        yield begin
+
+
+@pytest.fixture
+def hanging() -> Iterator[Service]:
+    """What takes a request and does not answer while the test runs."""
+    over = threading.Event()
+
+    def hang(_call: Call) -> Answer:
+        over.wait(60)
+        return Answer(0)
+
+    yield hang
+    over.set()
+
+
+def test_each_has_its_own_account_and_facts(start: Callable[..., Two]) -> None:
+    two = start()
+    report = mlauth.check(two.profile)
+    assert report.status is Status.PASSED, report.summary()
+    assert report.summary() == "the profile: passed as 'flows' (zenml), 'hub-prod' (hub)"
+    first, second = report.systems
+    assert (first.account, second.account) == ("flows", "hub-prod")
+    assert first.facts["server_version"] == "0.98.0"
+    assert second.facts["server_version"] == "7.1"
+    said = json.loads(json.dumps(report.to_dict()))
+    assert [each["account"] for each in said["systems"]] == ["flows", "hub-prod"]
+    assert "facts" not in said
+
+
+def test_an_activation_and_its_lines_name_each_account_with_its_own_server(
+    start: Callable[..., Two], caplog: pytest.LogCaptureFixture
+) -> None:
+    two = start()
+    caplog.set_level(logging.INFO)
+    with mlauth.activate(two.profile) as activation:
+        runs.tell(logging.getLogger("test"), activation)
+    assert activation.accounts == {"zenml": "flows", "hub": "hub-prod"}
+    assert activation.account is None
+    (line,) = [text for text in caplog.messages if "set " in text]
+    zenml_url, hub_url = (each.facts["server_url"] for each in activation.report.systems)
+    assert line.startswith(
+        f"mlauth: {zenml_url} (ZenML 0.98.0) took the key of 'flows'; "
+        f"{hub_url} (Hub 7.1) took the key of 'hub-prod'; set DISABLE_"
+    )
+
+
+def test_a_system_that_is_not_zenml_is_told_of(
+    start: Callable[..., Two], caplog: pytest.LogCaptureFixture
+) -> None:
+    two = start()
+    caplog.set_level(logging.INFO)
+    with mlauth.activate(two.hub) as activation:
+        runs.tell(logging.getLogger("test"), activation)
+    assert activation.account == "hub-prod"
+    assert "(Hub 7.1) took the key of 'hub-prod'; set HUB_TOKEN, HUB_URL" in caplog.text
+
+
+def test_a_step_returns_what_each_said(start: Callable[..., Two]) -> None:
+    two = start()
+    report = mlauth.check(two.profile)
+    systems = steps._facts(report)["systems"]
+    assert systems["hub"] == {"account": "hub-prod", "server_version": "7.1"}
+    assert systems["zenml"]["account"] == "flows"
+    assert steps._facts(mlauth.check(two.hub)) == systems["hub"]
+
+
+def test_a_token_that_is_refused_fails_though_another_service_hangs(
+    start: Callable[..., Two], hanging: Service
+) -> None:
+    two = start(zenml=hanging)
+    memory.put("hub", "hub_canary-of-somebody-else")
+    report = mlauth.check(two.profile, timeout=2)
+    first, second = report.systems
+    assert first.status is Status.UNKNOWN
+    assert "no answer within 2 s" in first.summary()
+    assert (second.status, second.results[-1].stage) == (Status.FAILED, Stage.AUTHENTICATED)
+    assert report.status is Status.FAILED
+    assert report.summary() == second.summary()
+    with (
+        pytest.raises(CheckFailed, match=r"hub, authenticated: .* refuses the token"),
+        mlauth.activate(two.profile, timeout=2),
+    ):
+        pass
+
+
+def test_one_that_hangs_leaves_the_other_proven(
+    start: Callable[..., Two], hanging: Service
+) -> None:
+    two = start(zenml=hanging)
+    with mlauth.activate(two.profile, timeout=2) as activation:
+        pass
+    assert activation.accounts == {"hub": "hub-prod"}
+    (warning,) = activation.warnings
+    assert warning.startswith("not proven: zenml, reachable: http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        (Stage.REACHABLE, "no service has answered, but 'hub' lets the stage pass"),
+        (Stage.AUTHENTICATED, "no service has answered what carried the credential, but 'hub'"),
+    ],
+)
+def test_a_system_that_lets_a_stage_pass_by_hand_fails(
+    start: Callable[..., Two], monkeypatch: pytest.MonkeyPatch, stage: Stage, said: str
+) -> None:
+    def prove(self: HubCredentials, values: object, stages: Stages) -> Proof:
+        if stage is not Stage.REACHABLE:
+            with stages.connect(self.url) as service:
+                service.request("GET", "/version")
+        with stages.stage(stage):
+            pass
+        return Proof()
+
+    monkeypatch.setattr(HubCredentials, "prove", prove)
+    report = mlauth.check(start().hub)
+    assert report.status is Status.FAILED
+    assert said in report.summary()
+    assert "this is a defect of that system, report it" in report.summary()
