@@ -1,47 +1,30 @@
 """As whom mlauth asks Azure: one identity, chosen from the environment alone.
 
 `DefaultAzureCredential` tries up to ten identities until one answers, so that who reads is only
-known afterwards. Here the variables decide, and `mlauth explain` shows the choice beforehand; the
-tokens come from azure-identity. The order is that of `DefaultAzureCredential`:
+known afterwards. Here the variables decide, and `mlauth explain` shows the choice beforehand. The
+order is that of `DefaultAzureCredential`:
 https://learn.microsoft.com/python/api/overview/azure/identity-readme (read in azure-identity 1.27).
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from mlauth import masking
-from mlauth.deadline import Deadline
-from mlauth.errors import IdentityUnavailable, StoreError, bare
-from mlauth.extras import sdk
-from mlauth.net.faults import (
-    TRANSIENT,
-    Fault,
-    FaultError,
-    broken_off,
-    busy,
-    causes,
-    connection_fault,
-    too_late,
-)
+from mlauth.azure.clouds import host_of
+from mlauth.errors import IdentityUnavailable
 from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
-    from azure.core.credentials import AccessToken, TokenCredential
+    from azure.core.credentials import TokenCredential
 
-TENANT, CLIENT, AUTHORITY = "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST"
+TENANT, CLIENT = "AZURE_TENANT_ID", "AZURE_CLIENT_ID"
 SECRET, CERTIFICATE = "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"
 PASSWORD, CHAIN = "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 TOKEN_FILE, CHOICE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"
@@ -49,17 +32,9 @@ IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 
 IMDS_SECONDS = 5  # to answer, once it took the connection within 1 s
 CLI_SECONDS = 10  # for the Azure CLI, which takes 3 to 13 s for a token
-_CONNECT_SECONDS, _ANSWER_SECONDS = 10, 30
-_FRESH_SECONDS = 300  # a token that ends sooner is not used; as the SDK does
-_REFUSED_SECONDS = 2  # for which others who need the same identity need not find out again
-_IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
 
 _ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a tenant has domains, too
-_HOST = re.compile(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
-_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold
 _ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
-
-_EXTRA = "azurekv"
 
 
 @dataclass(frozen=True)
@@ -81,9 +56,13 @@ class ServicePrincipal(NeverPickled):
         """Return what may take time, for people."""
         return "Microsoft Entra is asked for one token a process"
 
-    def credential(self, **options: Any) -> TokenCredential:
-        """Make azure-identity's credential; does no I/O but to read a certificate."""
-        identity = sdk("azure.identity", _EXTRA)
+    def credential(self, identity: Any, **options: Any) -> TokenCredential:
+        """Make the credential; does no I/O but to read a certificate.
+
+        Args:
+            identity: the module `azure.identity`.
+            options: for the credential.
+        """
         if self.secret:
             # What echoes it, at DEBUG or in an error, is masked.
             masking.register([self.secret.get_secret_value()])
@@ -122,9 +101,9 @@ class WorkloadIdentity:
         """See `ServicePrincipal.limits`."""
         return "Microsoft Entra is asked for one token a process; the file is read anew for it"
 
-    def credential(self, **options: Any) -> TokenCredential:
+    def credential(self, identity: Any, **options: Any) -> TokenCredential:
         """See `ServicePrincipal.credential`."""
-        return sdk("azure.identity", _EXTRA).WorkloadIdentityCredential(  # type: ignore[no-any-return]
+        return identity.WorkloadIdentityCredential(  # type: ignore[no-any-return]
             tenant_id=self.tenant,
             client_id=self.client,
             token_file_path=self.token_file,
@@ -146,11 +125,11 @@ class ManagedIdentity:
         """See `ServicePrincipal.limits`."""
         return "the endpoint is asked for one token a process"
 
-    def credential(self, **options: Any) -> TokenCredential:
+    def credential(self, identity: Any, **options: Any) -> TokenCredential:
         """See `ServicePrincipal.credential`."""
         masking.register(os.environ.get(name, "") for name in ("IDENTITY_HEADER", "MSI_SECRET"))
         # The client id is given: a bare ManagedIdentityCredential does not read AZURE_CLIENT_ID.
-        return sdk("azure.identity", _EXTRA).ManagedIdentityCredential(  # type: ignore[no-any-return]
+        return identity.ManagedIdentityCredential(  # type: ignore[no-any-return]
             client_id=self.client, **options
         )
 
@@ -177,9 +156,8 @@ class ThisMachine:
         login = f"az has {CLI_SECONDS} s for a token, one a process" if self.login else ""
         return "; ".join(filter(None, (imds, login)))
 
-    def credential(self, **options: Any) -> TokenCredential:
+    def credential(self, identity: Any, **options: Any) -> TokenCredential:
         """See `ServicePrincipal.credential`."""
-        identity = sdk("azure.identity", _EXTRA)
         found = []
         if self.machine:
             found.append(identity.ManagedIdentityCredential(client_id=self.client, **options))
@@ -246,8 +224,8 @@ def choose(environment: Mapping[str, str]) -> Identity:
             raise IdentityUnavailable(f"{TENANT} is not a tenant's id or domain")
         if tenant.lower() in _ANY_TENANT:
             raise IdentityUnavailable(
-                f"{TENANT}={tenant} is no tenant of its own, so that the vault would choose one: "
-                "set the id of the application's tenant"
+                f"{TENANT}={tenant} is no tenant of its own, so that what is asked would choose "
+                "one: set the id of the application's tenant"
             )
         return tenant, found
 
@@ -316,242 +294,5 @@ def _header(name: str, value: Callable[[str], str | None]) -> bool:
     return value(name) is not None
 
 
-def host_of(url: str) -> str | None:
-    """Return host and port of a URL, in lower case; None if it has none, or more than these."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port  # raises where it is too high
-    except ValueError:
-        return None
-    return parts.netloc.lower() if port != 0 and _HOST.fullmatch(parts.netloc) else None
-
-
 def _managed(client: str | None) -> str:
     return f"user-assigned managed identity {client}" if client else "managed identity"
-
-
-class Tokens:
-    """Tokens of an identity: kept in this process, one asked for at a time."""
-
-    def __init__(self, identity: Identity, authority: str) -> None:
-        self._identity = identity
-        self._lock = threading.Lock()
-        self._kept: dict[tuple[object, ...], tuple[SecretStr, int]] = {}
-        self._answer: tuple[int, str | None] | None = None
-        self._refused: tuple[float, IdentityUnavailable] | None = None
-        entra = isinstance(identity, (ServicePrincipal, WorkloadIdentity))
-        # The SDK's retries are off: ours are bounded by the deadline. An explicit authority, as
-        # the vault's own cloud may not be the one that AZURE_AUTHORITY_HOST names.
-        options: dict[str, Any] = {
-            "retry_total": 0,
-            "transport": sdk("mlauth.azure.transport", _EXTRA).transport(
-                direct=not entra,
-                look=self._look,
-                connection_timeout=_CONNECT_SECONDS,
-                read_timeout=IMDS_SECONDS if isinstance(identity, ThisMachine) else _ANSWER_SECONDS,
-            ),
-        }
-        if entra:
-            options["authority"] = authority
-            # Else MSAL asks login.microsoftonline.com about a host that it does not know, and stops
-            # there: that of a cloud of one's own is none of Microsoft's.
-            options["disable_instance_discovery"] = True
-        self._place = authority if "authority" in options else "the identity's endpoint"
-        self._options = options
-        self._credential = self._made()
-
-    def __str__(self) -> str:
-        return str(self._identity)
-
-    def get(
-        self, *scopes: str, deadline: Deadline, claims: str | None = None, **options: Any
-    ) -> AccessToken:
-        """Return a token; see `azure.core.credentials.TokenCredential.get_token`.
-
-        Raises:
-            FaultError: the identity's issuer gave no answer, or nobody was asked in time.
-            StoreError: there is no identity, or it is refused.
-        """
-        key = (scopes, options.get("tenant_id"))
-        with self._turn(deadline):
-            kept = self._kept.get(key)
-            if kept is not None and not claims and kept[1] - time.time() > _FRESH_SECONDS:
-                return _access_token(*kept)
-            if self._refused is not None and time.monotonic() < self._refused[0]:
-                raise bare(self._refused[1])
-            self._answer = None
-            try:
-                with _quiet():
-                    token = self._credential.get_token(*scopes, claims=claims, **options)
-                if not _TOKEN.fullmatch(token.token):  # a TypeError, if it is no text
-                    raise ValueError("no token")
-            except Exception as error:
-                explained = self._explain(error)
-            else:
-                masking.register([token.token])
-                self._kept[key] = SecretStr(token.token), token.expires_on
-                return token
-            # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
-            if isinstance(explained, Fault):
-                # MSAL keeps the answer of a fault for a while and repeats it, unasked.
-                self._credential = self._made()
-                raise FaultError(explained)
-            self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
-            raise explained
-
-    @contextmanager
-    def _turn(self, deadline: Deadline) -> Iterator[None]:
-        """Let one ask at a time, and nobody begin when the time is up: az may hang for each."""
-        left = deadline.remaining()
-        if not left or not self._lock.acquire(timeout=left):
-            raise FaultError(
-                Fault(
-                    f"{self._identity} gave no token in time: is what issues its tokens in reach? "
-                    "a busy service needs a longer timeout",
-                    unknown=True,
-                )
-            )
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _made(self) -> TokenCredential:
-        try:
-            return self._identity.credential(**self._options)
-        except StoreError:
-            raise
-        except Exception as error:
-            kind = type(error).__name__
-        raise IdentityUnavailable(
-            f"{self._identity}: azure-identity takes its variables for wrong ({kind}): "
-            "mlauth explain shows which it has"
-        )
-
-    def _look(self, response: Any, **_options: Any) -> None:
-        # The last error: after one, MSAL asks Microsoft Entra for what it does not need.
-        if self._answer is None or response.status_code >= 400:
-            self._answer = (response.status_code, response.headers.get("Retry-After"))
-
-    def _explain(self, error: Exception) -> IdentityUnavailable | Fault:
-        who, said = str(self._identity), str(error)
-        code = re.search(r"AADSTS\d+", said)
-        if code and code[0] in _REFUSALS:
-            return IdentityUnavailable(f"{who}: {_REFUSALS[code[0]]} ({code[0]})")
-        if self._answer is not None:
-            status, header = self._answer
-            if status in TRANSIENT or (status in _IMDS_TRANSIENT and "IMDS" in who):
-                return busy(f"what issues tokens to the {who}", status, header)
-        if "Failed to invoke the Azure CLI" in said:
-            return Fault(f"az gave no token within {CLI_SECONDS} s: try again", unknown=True)
-        if not isinstance(self._identity, ThisMachine):
-            fault = self._fault(error)
-            if fault is not None:
-                return replace(fault, line=f"{who}: {fault.line}")
-        if "for tenant" in said and "not configured" in said:
-            return IdentityUnavailable(
-                f"{who}: the vault is in another tenant; use an identity of the vault's tenant"
-            )
-        return IdentityUnavailable(f"{who}: {self._hint(said, code[0] if code else None)}")
-
-    def _fault(self, error: Exception) -> Fault | None:
-        """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
-        http = sdk("mlauth.azure.transport", _EXTRA)
-        unread, setting = http.unreadable(error), http.unusable(error)
-        if unread is not None:
-            return Fault(f"{self._place} {unread}: is a proxy in the way?")
-        if setting is not None:
-            return Fault(setting)
-        fault = connection_fault(error, self._place, trust="name it in REQUESTS_CA_BUNDLE")
-        if fault is None and too_late(error):
-            return Fault(
-                f"{self._place} gave no answer within {_ANSWER_SECONDS} s: is a firewall or proxy "
-                "in the way?",
-                unknown=True,
-            )
-        lost = ("ServiceRe", "IncompleteRead", "ConnectionError", "ChunkedEncodingError")
-        if fault is None and any(type(cause).__name__.startswith(lost) for cause in causes(error)):
-            return broken_off(self._place)
-        return fault
-
-    def _hint(self, said: str, code: str | None) -> str:
-        if isinstance(self._identity, ThisMachine):
-            login = (
-                "run `az login`, or "
-                if self._identity.login and "az login" in said.replace("'", "")
-                else ""
-            )
-            return (
-                "neither gives a token here: " if self._identity.machine else "gives no token: "
-            ) + f"{login}set the AZURE_* variables of an identity (mlauth explain shows the choice)"
-        if code:
-            return f"Microsoft Entra refuses it ({code})"
-        status = self._answer[0] if self._answer else 0
-        if isinstance(self._identity, ManagedIdentity):
-            if 200 <= status < 400:
-                return (
-                    f"what answers there (HTTP {status}) is not the endpoint of an identity: is "
-                    "the variable right, and no proxy in the way?"
-                )
-            shown = f" (HTTP {status})" if status else ""
-            return (
-                f"the endpoint does not give a token{shown}: is an identity assigned here, and "
-                f"is {CLIENT} its client id?"
-            )
-        if status:
-            return (
-                f"{self._place} answers HTTP {status}, and not as Microsoft Entra does: is a proxy "
-                f"in the way, and is {TENANT} right?"
-            )
-        return "no token was given: are its variables, and its file, right?"
-
-
-@cache
-def tokens(identity: Identity, authority: str) -> Tokens:
-    """Return the tokens of an identity, the same object for the same identity.
-
-    Args:
-        identity: who.
-        authority: the host of Microsoft Entra in the vault's cloud.
-    """
-    return Tokens(identity, authority)
-
-
-if hasattr(os, "register_at_fork"):
-    # Another thread may be in the middle of asking for a token, with locks of ours and the SDK's.
-    os.register_at_fork(after_in_child=tokens.cache_clear)
-
-
-def _access_token(value: SecretStr, expires_on: int) -> AccessToken:
-    # The SDK's class prints the token: it is made for the SDK alone, and not kept.
-    kind = sdk("azure.core.credentials", _EXTRA).AccessToken
-    return kind(value.get_secret_value(), expires_on)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep azure-identity from warning in several lines of what our error says in one."""
-    logger = logging.getLogger("azure.identity")
-    level = logger.level
-    if not logger.isEnabledFor(logging.DEBUG):
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-_REFUSALS = {
-    "AADSTS7000215": f"the secret is not one of it: {SECRET} is the secret's value, not its id",
-    "AADSTS7000222": f"its secret has expired: make a new one, and set {SECRET}",
-    "AADSTS7000112": "the application is disabled",
-    "AADSTS700016": f"there is no such application in the tenant: is {CLIENT} right?",
-    "AADSTS90002": f"there is no such tenant in this cloud: is {TENANT} right?",
-    "AADSTS700027": "its certificate is not one of the application's, or has expired",
-    "AADSTS70021": "no federated credential matches issuer, subject and audience of the token",
-    "AADSTS700211": "no federated credential matches the token's issuer",
-    "AADSTS700212": "no federated credential matches the token's audience",
-    "AADSTS700213": "no federated credential matches the token's subject (service account)",
-    "AADSTS700024": "the token in the file has expired: is it still the projected one?",
-}

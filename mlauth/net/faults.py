@@ -134,9 +134,26 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
     return None
 
 
-def broken_off(host: str) -> Fault:
-    """Return the fault of a connection that was made and ended too early."""
-    return Fault(
+def explain(
+    error: BaseException, host: str, *, trust: str, where: str = "", within: str = "in time"
+) -> Fault:
+    """Say what went wrong with a request that was not answered, whatever library raised it.
+
+    Args:
+        error: what was raised.
+        host: see `connection_fault`.
+        trust: see `connection_fault`.
+        where: what gave no answer, where that is more than the host.
+        within: how long was waited for one.
+    """
+    fault = connection_fault(error, host, trust=trust)
+    if fault is None and too_late(error):
+        return Fault(
+            f"{where or host} gave no answer {within}: is a firewall or proxy in the way? a busy "
+            "service needs a longer timeout",
+            unknown=True,
+        )
+    return fault or Fault(
         f"the connection to {host} broke off before the answer was whole: try again; if it stays "
         "so, is a firewall or proxy in the way?",
         unknown=True,

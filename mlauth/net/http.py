@@ -20,15 +20,7 @@ from pydantic import SecretBytes, SecretStr
 
 from mlauth.deadline import THREAD, Deadline
 from mlauth.forks import importing
-from mlauth.net.faults import (
-    TRANSIENT,
-    Fault,
-    FaultError,
-    broken_off,
-    busy,
-    connection_fault,
-    too_late,
-)
+from mlauth.net.faults import TRANSIENT, Fault, FaultError, busy, explain
 from mlauth.net.retrying import retry
 from mlauth.net.route import Client, proxy_to, trust_in
 from mlauth.never_pickled import NeverPickled
@@ -288,14 +280,13 @@ class Service:
 
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
             return Fault(f"{self.url} is not a URL that HTTP can reach")
-        fault = connection_fault(error, self.host, trust=self._advice)
-        if fault is None and too_late(error):
-            return Fault(
-                f"{self.url}{path} gave no answer within {self._deadline.seconds:g} s; is a "
-                "firewall or proxy in the way? a busy service needs a longer timeout",
-                unknown=True,
-            )
-        return fault or broken_off(self.host)
+        return explain(
+            error,
+            self.host,
+            trust=self._advice,
+            where=f"{self.url}{path}",
+            within=f"within {self._deadline.seconds:g} s",
+        )
 
 
 def _clear(values: Mapping[str, Text]) -> dict[str, str]:

@@ -18,15 +18,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from mlauth.azure import identity as azure_identity
-from mlauth.azure.identity import (
-    AUTHORITY,
-    ServicePrincipal,
-    Tokens,
-    WorkloadIdentity,
-    choose,
-    host_of,
-)
+from mlauth.azure import clouds
+from mlauth.azure.clouds import AUTHORITY, host_of
+from mlauth.azure.identity import ServicePrincipal, WorkloadIdentity, choose
+from mlauth.azure.tokens import Tokens, tokens
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     SecretDenied,
@@ -37,15 +32,7 @@ from mlauth.errors import (
     bare,
 )
 from mlauth.extras import sdk
-from mlauth.net.faults import (
-    TRANSIENT,
-    Fault,
-    FaultError,
-    broken_off,
-    busy,
-    connection_fault,
-    too_late,
-)
+from mlauth.net.faults import TRANSIENT, Fault, FaultError, busy, explain
 from mlauth.net.retrying import retry
 from mlauth.record import own_environment
 from mlauth.stores import Access, Grammar, Place, StoredSecret, named, outcome
@@ -58,13 +45,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CLOUDS = {  # of Microsoft Entra's host: what vaults are called there
-    "login.microsoftonline.com": ".vault.azure.net",
-    "login.chinacloudapi.cn": ".vault.azure.cn",
-    "login.partner.microsoftonline.cn": ".vault.azure.cn",
-    "login.microsoftonline.us": ".vault.usgovcloudapi.net",
+_EXTRA = "azurekv"
+_SUFFIXES = {  # what vaults are called in each cloud
+    clouds.PUBLIC: ".vault.azure.net",
+    clouds.CHINA: ".vault.azure.cn",
+    clouds.CHINA_BEFORE: ".vault.azure.cn",
+    clouds.GOVERNMENT: ".vault.usgovcloudapi.net",
 }
-_PUBLIC = "login.microsoftonline.com"
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -182,7 +169,8 @@ class Store:
             asked.append(_parts(place, environment)[0])
             # The others' endpoints are sent no credential, but give one out.
             if isinstance(choose(environment), (ServicePrincipal, WorkloadIdentity)):
-                asked += _authorities(asked[0], environment)
+                authority = clouds.authority(asked[0], _SUFFIXES, environment)
+                asked += clouds.asked(authority, environment)
         return tuple(urlsplit(f"//{host}").hostname or host for host in asked)
 
     def _vault(self, place: Place) -> tuple[_Vault, str]:
@@ -190,8 +178,9 @@ class Store:
         host, name = _parts(place, environment)
         with self._lock:
             if host not in self._vaults:
-                tokens = azure_identity.tokens(choose(environment), _authority(host, environment))
-                self._vaults[host] = _Vault(host, tokens, _audience(host, environment))
+                authority = clouds.authority(host, _SUFFIXES, environment)
+                found = tokens(choose(environment), authority, _EXTRA)
+                self._vaults[host] = _Vault(host, found, _audience(host, environment))
             return self._vaults[host], name
 
 
@@ -205,23 +194,23 @@ class _Vault:
         self._first = threading.Lock()
         self._primed = threading.Event()
         self._calling = threading.local()
-        secrets = sdk("azure.keyvault.secrets", "azurekv")
+        secrets = sdk("azure.keyvault.secrets", _EXTRA)
         # Neither the SDK's retries, which can take days, nor its redirects: ours are bounded.
         self._client: SecretClient = secrets.SecretClient(
             f"https://{host}",
             self,
             retry_total=0,
             permit_redirects=False,
-            transport=sdk("mlauth.azure.transport", "azurekv").transport(),
+            transport=sdk("mlauth.azure.transport", _EXTRA).transport(),
         )
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """Give the client a token: it asks once the vault's challenge has said for what."""
         asked = {scope.removesuffix("/.default").rstrip("/").lower() for scope in scopes}
-        if asked != {self._audience}:
+        if self._audience is None or asked != {self._audience}:
             raise FaultError(self._another_service())
         deadline: Deadline = self._calling.deadline
-        token = self._tokens.get(f"{self._audience}/.default", deadline=deadline, **options)
+        token = self._tokens.get(self._audience, deadline=deadline, **options)
         self._primed.set()
         self.in_time()  # what the token is for is asked next
         return token
@@ -288,10 +277,10 @@ class _Vault:
         return result
 
     def _explain(self, error: Exception, place: Place, deadline: Deadline) -> StoreError | Fault:
-        exceptions = sdk("azure.core.exceptions", "azurekv")
+        exceptions = sdk("azure.core.exceptions", _EXTRA)
         if isinstance(error, exceptions.HttpResponseError) and (error.status_code or 0) >= 300:
             return self._answered(error, place, deadline)
-        http = sdk("mlauth.azure.transport", "azurekv")
+        http = sdk("mlauth.azure.transport", _EXTRA)
         unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None and unread.response.status_code in TRANSIENT:
             answer = unread.response
@@ -308,14 +297,7 @@ class _Vault:
             return Fault(
                 f"{self._host} answers, but not as a Key Vault does: is a proxy's page in the way?"
             )
-        fault = connection_fault(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
-        if fault is None and too_late(error):
-            return Fault(
-                f"{self._host} gave no answer in time: is a firewall or proxy in the way? a busy "
-                "service needs a longer timeout",
-                unknown=True,
-            )
-        return fault or broken_off(self._host)
+        return explain(error, self._host, trust="name the CA in REQUESTS_CA_BUNDLE")
 
     def _another_service(self) -> Fault:
         return Fault(
@@ -370,8 +352,8 @@ class _Vault:
 def _parts(place: Place, environment: Mapping[str, str]) -> tuple[str, str]:
     vault, name = place.parts
     if "." not in vault:
-        authority = _authority_host(environment) or _PUBLIC
-        suffix = _CLOUDS.get(authority)
+        authority = clouds.named(environment) or clouds.PUBLIC
+        suffix = _SUFFIXES.get(authority)
         if suffix is None:
             raise StoreUnreachable(
                 f"{AUTHORITY} names no cloud whose vaults are known; "
@@ -381,48 +363,15 @@ def _parts(place: Place, environment: Mapping[str, str]) -> tuple[str, str]:
     return vault.lower().removesuffix(":443"), name  # the SDK compares a host with its challenge
 
 
-def _authority(host: str, environment: Mapping[str, str]) -> str:
-    """Return Microsoft Entra's host: of the vault's cloud, unless the environment says another."""
-    named = _authority_host(environment)
-    of_vault = [authority for authority, suffix in _CLOUDS.items() if host.endswith(suffix)]
-    if of_vault and named not in of_vault:
-        return of_vault[0]
-    return named or _PUBLIC
-
-
-def _authorities(host: str, environment: Mapping[str, str]) -> list[str]:
-    """Return the hosts of Microsoft Entra that are asked, one of a region too where MSAL does that.
-
-    https://github.com/AzureAD/microsoft-authentication-library-for-python, msal/application.py
-    (`_get_regional_authority`).
-    """
-    found = [_authority(host, environment)]
-    region = environment.get("AZURE_REGIONAL_AUTHORITY_NAME", environment.get("MSAL_FORCE_REGION"))
-    if region:
-        found.append(f"{region}.{'login.microsoft.com' if found[0] == _PUBLIC else found[0]}")
-    return found
-
-
 def _audience(host: str, environment: Mapping[str, str]) -> str | None:
     """Return what a vault's host gets a token for: its cloud's vaults; of no cloud, nothing.
 
     The SDK alone lets a host choose: `x.azure.net` asks for a token for `https://azure.net`.
     """
-    domain, named = host.partition(".")[2], _authority_host(environment)
-    known = f".{domain.partition(':')[0]}" in _CLOUDS.values()
-    own = named is not None and named not in _CLOUDS and domain.startswith("vault.")
+    domain, named = host.partition(".")[2], clouds.named(environment)
+    known = f".{domain.partition(':')[0]}" in _SUFFIXES.values()
+    own = named is not None and named not in _SUFFIXES and domain.startswith("vault.")
     return f"https://{domain}" if known or own else None
-
-
-def _authority_host(environment: Mapping[str, str]) -> str | None:
-    if not environment.get(AUTHORITY, "").strip():
-        return None
-    host = host_of("https://" + environment[AUTHORITY].strip().removeprefix("https://"))
-    if host is None:
-        raise StoreUnreachable(
-            f"{AUTHORITY} is not a host, or its https URL: the public cloud's is {_PUBLIC}"
-        )
-    return host
 
 
 def _stored(secret: KeyVaultSecret) -> StoredSecret:

@@ -20,6 +20,8 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import errors, report, stores
 from mlauth.azure import identity as azure_identity
+from mlauth.azure.clouds import PUBLIC
+from mlauth.azure.tokens import Tokens
 from mlauth.checking import Checked, check_all
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating
@@ -121,9 +123,9 @@ class Here:
         assert isinstance(identity, azure_identity.ServicePrincipal)
         return identity
 
-    def tokens(self) -> azure_identity.Tokens:
-        tokens = azure_identity.Tokens(self.as_application(), "login.microsoftonline.com")
-        given = tokens.get("https://vault.azure.net/.default", deadline=Deadline(20))
+    def tokens(self) -> Tokens:
+        tokens = Tokens(self.as_application(), PUBLIC, "azurekv")
+        given = tokens.get("https://vault.azure.net", deadline=Deadline(20))
         self.values.append(given.token)
         return tokens
 
@@ -275,7 +277,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     ),
     "mlauth.azure.identity.ServicePrincipal": Here.as_application,
     "mlauth.azure.identity.ThisMachine": lambda here: azure_identity.choose({}),
-    "mlauth.azure.identity.Tokens": Here.tokens,
+    "mlauth.azure.tokens.Tokens": Here.tokens,
     "mlauth.azure.identity.WorkloadIdentity": lambda here: azure_identity.choose(
         here.azure.workload_identity(here.folder)
     ),

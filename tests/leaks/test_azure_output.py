@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 import mlauth
 from mlauth import EnvironmentSecrets, SecretReference
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.cli import main
 from mlauth.storing import SecretStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
@@ -34,10 +34,10 @@ def watch(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Watch]:
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
     with watching(capfd) as watch:
         yield watch
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
 
 
 class Place:

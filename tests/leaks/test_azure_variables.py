@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import mlauth
 from mlauth import MLAuthError, SecretReference
-from mlauth.azure import identity as azure_identity
-from mlauth.azure.identity import Tokens, choose
+from mlauth.azure import tokens as azure_tokens
+from mlauth.azure.identity import choose
+from mlauth.azure.tokens import Tokens
 from mlauth.deadline import Deadline
 from mlauth.net.faults import FaultError
 from mlauth.record import own_environment
@@ -109,25 +110,23 @@ class Place:
 
     def outcomes(self, watch: Watch) -> list[BaseException]:
         """Go every way to the secret; return what was raised."""
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         text = f"azurekv://{self.vault.host}/key"
         reference = SecretReference.parse(text)
         store = SecretStore("azurekv")
 
         def tokens() -> Tokens:
-            return Tokens(choose(own_environment()), "login.microsoftonline.com")
+            return Tokens(choose(own_environment()), "login.microsoftonline.com", "azurekv")
 
         calls: list[Callable[[], Any]] = [
             lambda: mlauth.resolve(text, timeout=1),
             lambda: store.read(reference, timeout=1),
             lambda: store.describe(reference),
-            lambda: (
-                tokens().get("https://vault.azure.net/.default", deadline=Deadline(20)).expires_on
-            ),
+            lambda: tokens().get("https://vault.azure.net", deadline=Deadline(20)).expires_on,
         ]
         for call in calls:
             watch.outcome(call)
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         return watch.raised
 
     def nothing_but_ours(self, watch: Watch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlauth
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.errors import (
     InvalidBlock,
     SecretDenied,
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(autouse=True)
 def _writer(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
     for name, value in azure.environment(azure.writer).items():
         monkeypatch.setenv(name, value)
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_or_written_is_one_line(
         secret.read_secret()
     with pytest.raises(SecretUnusable, match="the value is not UTF-8 text") as binary:
         secret.write_secret(b"\xff" + canary.encode())
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
     for name, value in azure.environment(azure.reader).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SecretDenied) as denied:

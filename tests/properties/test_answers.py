@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import mlauth
 from mlauth import SecretReference, ZenMLCredentials, masking
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError
 from mlauth.net.faults import wait_of
@@ -276,7 +276,7 @@ def test_answers_about_tokens(azure: Azure, monkeypatch: pytest.MonkeyPatch, kin
     @asking
     @given(answers(token))
     def ask(answer: Answer) -> None:
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         identity.faults.clear()
         identity.faults.say(answer, 20)
         read(vault)

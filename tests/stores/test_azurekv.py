@@ -22,6 +22,7 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import SecretReference
 from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     IdentityUnavailable,
@@ -58,7 +59,7 @@ def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None
 
 @pytest.fixture(autouse=True)
 def _no_tokens_of_other_tests() -> None:
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -463,7 +464,7 @@ class TestIdentity:
         own({**azure.service_principal(), "AZURE_CLIENT_ID": str(uuid.uuid4())})
         assert "there is no such application" in refused(key, IdentityUnavailable)
         own({**azure.service_principal(), "AZURE_TENANT_ID": str(uuid.uuid4())})
-        assert "the vault is in another tenant" in refused(key, IdentityUnavailable)
+        assert "what is asked is in another tenant" in refused(key, IdentityUnavailable)
 
     def test_a_federated_token_that_is_old_or_gone_is_said(
         self, azure: Azure, key: SecretReference, own: Callable[..., None], tmp_path: Path
@@ -471,7 +472,7 @@ class TestIdentity:
         own(azure.workload_identity(tmp_path, lifetime=-60))
         said = refused(key, IdentityUnavailable)
         assert "the token in the file has expired" in said
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         environment = azure.workload_identity(tmp_path)
         own({**environment, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "missing")})
         assert "are its variables, and its file, right?" in refused(key, IdentityUnavailable)
@@ -609,7 +610,7 @@ class TestIdentity:
         own(azure.environment(identity))
         identity.faults.throttle(1, retry_after=1)
         assert read(key).value.get_secret_value() == CANARY
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         identity.faults.throttle(1000, retry_after=1)
         said = refused(key, StoreUnavailable, timeout=2)
         assert "throttles us (HTTP 429)" in said
@@ -620,11 +621,11 @@ class TestIdentity:
         with faulty(silent) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
             assert "no answer within 1 s" in refused(key, StoreUnavailable, timeout=1)
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         with faulty(reset) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
             assert "broke off" in refused(key, StoreUnavailable, timeout=20)
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         own({**azure.environment(), "IDENTITY_ENDPOINT": "http://127.0.0.1:1/token"})
         assert "refuses connections" in refused(key, StoreUnreachable, timeout=20)
 
@@ -640,7 +641,7 @@ class TestIdentity:
         env = dict.fromkeys(theirs, "env://CANARY_SOURCE")
         with mlauth.activate(Profile.model_validate({"env": env})):
             assert self.identity(key) == "managed identity (App Service, IDENTITY_ENDPOINT)"
-            azure_identity.tokens.cache_clear()
+            azure_tokens.tokens.cache_clear()
             assert read(key).value.get_secret_value() == CANARY
         assert azure.directory.requests[-1].path == "/msi/token"
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from mlauth import SecretReference
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.deadline import Deadline
 from mlauth.errors import StoreError, StoreUnreachable
 from mlauth.resolving import read_all
@@ -63,10 +63,10 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
     with ExitStack() as stack:
         yield Host(stack, tmp_path)
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ class TestTheAuthorityOfAChallenge:
     def test_no_secret_goes_to_an_authority_that_the_vault_names(
         self, azure: Azure, principal: Callable[..., None]
     ) -> None:
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         principal()
         before = len(azure.proxy.asked)
         tenant = azure.directory.tenant
@@ -226,7 +226,7 @@ class TestTheAuthorityOfAChallenge:
     def test_a_vault_names_no_tenant(
         self, azure: Azure, principal: Callable[..., None], tenant: str
     ) -> None:
-        azure_identity.tokens.cache_clear()
+        azure_tokens.tokens.cache_clear()
         principal(AZURE_TENANT_ID=tenant)
         before = len(azure.directory.requests)
         said = self.refused(

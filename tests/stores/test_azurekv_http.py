@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from mlauth import SecretReference
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.resolving import read_all
@@ -34,7 +34,7 @@ Use = Callable[[Mapping[str, str]], None]
 @pytest.fixture
 def use(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Use:
     """What replaces the variables of an Azure client by others."""
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
 
     def replace(environment: Mapping[str, str]) -> None:
         for name in ("AZURE_CLIENT_SECRET", "MSI_ENDPOINT", *azure.environment()):
@@ -251,7 +251,7 @@ class TestAtEachPlaceThatAnswers:
             Answer(503, b"packed", {"Content-Encoding": "gzip"}),
         ):
             assert "(HTTP 503)" in say(fault, StoreUnavailable, timeout=1)
-            azure_identity.tokens.cache_clear()
+            azure_tokens.tokens.cache_clear()
 
     @pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "deflate", "br", "zstd", "GZIP"])
     def test_no_encoding_is_undone(self, say: Callable[..., str], encoding: str) -> None:

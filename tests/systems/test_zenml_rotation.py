@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 import mlauth
 from mlauth import Profile, ZenMLCredentials
-from mlauth.azure import identity as azure_identity
+from mlauth.azure import tokens as azure_tokens
 from mlauth.cli import main
 from mlauth.errors import (
     CheckFailed,
@@ -138,14 +138,14 @@ def front(setting: Setting) -> Iterator[Proxy]:
 @pytest.fixture
 def vault(setting: Setting, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
     """A vault with the key, in the profile, and an identity that may write to it."""
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
     vault = azure.vault()
     vault.put("zenml-api-key", setting.account.key)
     setting.fields["api_key"] = f"azurekv://{vault.name}/zenml-api-key"
     for name, value in azure.environment(azure.identity("get", "set", "update")).items():
         monkeypatch.setenv(name, value)
     yield vault
-    azure_identity.tokens.cache_clear()
+    azure_tokens.tokens.cache_clear()
 
 
 def is_rotation(request: Request) -> bool:
