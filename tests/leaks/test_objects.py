@@ -38,7 +38,8 @@ def modules() -> Iterator[Any]:
         top = import_module(package)
         yield top
         for found in pkgutil.walk_packages(top.__path__, f"{package}."):
-            if not any(part.startswith("_") for part in found.name.split(".")):
+            # What stands in for a service in contract suites gets no secrets but theirs.
+            if not (re.search(r"\._", found.name) or found.name.startswith("mlauth.testing")):
                 yield import_module(found.name)
 
 

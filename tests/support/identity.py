@@ -416,9 +416,9 @@ class Directory:
         return None
 
     def _seen(self, call: Call, answer: Answer, identity: Identity | None = None) -> Answer:
-        self.requests.append(answer.seen(call))
+        self.requests.append(Request.of(call, answer))
         if identity is not None:
-            identity.requests.append(answer.seen(call))
+            identity.requests.append(Request.of(call, answer))
         return answer
 
 

@@ -188,7 +188,7 @@ class Vault:
             answer = self._answer(call)
         except Refused as refused:
             answer = refused.answer
-        self.requests.append(answer.seen(call))
+        self.requests.append(Request.of(call, answer))
         headers = {
             "Cache-Control": "no-cache",
             "x-ms-keyvault-region": "westeurope",

@@ -1,19 +1,14 @@
-"""JSON services on loopback, and what can go wrong with one on purpose."""
+"""What can go wrong on purpose with a service on loopback."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import socket
-import ssl
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from dataclasses import dataclass
+
+from mlauth.testing.web import NO_ANSWER, Answer, Call, Service, serve
+
+__all__ = ["NO_ANSWER", "Answer", "Call", "Fault", "Faults", "Request", "Service", "serve"]
 
 
 @dataclass(frozen=True)
@@ -25,35 +20,9 @@ class Request:
     path: str
     status: int
 
-
-@dataclass(frozen=True)
-class Call:
-    """A request as a service gets it: names of headers in lower case, host without a port."""
-
-    method: str
-    host: str
-    port: int
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Answer:
-    """JSON, or bytes as they are (a proxy's page)."""
-
-    status: int
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def seen(self, call: Call) -> Request:
-        return Request(call.method, call.host, call.path, self.status)
-
-
-NO_ANSWER = Answer(0)  # the connection is broken off
-
-Service = Callable[[Call], Answer]
+    @classmethod
+    def of(cls, call: Call, answer: Answer) -> Request:
+        return cls(call.method, call.host, call.path, answer.status)
 
 
 @dataclass(frozen=True)
@@ -122,79 +91,3 @@ class Faults:
         if not fault.done:
             fault.pass_time()
         return fault
-
-
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128
-    tls: ssl.SSLContext | None = None
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        if self.tls:
-            # The handshake comes with the first read, in the connection's own thread.
-            connection = self.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that goes away in the middle: some tests are about that."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-
-@contextlib.contextmanager
-def serve(service: Service, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve on a free port of loopback, HTTP/1.1 with keep-alive; yield the port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1  # head and body leave in one piece
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            url = urlsplit(self.path)
-            host, _, port = self.headers.get("host", "").lower().partition(":")
-            call = Call(
-                self.command,
-                host,
-                int(port or 443),
-                unquote(url.path),
-                dict(parse_qsl(url.query, keep_blank_values=True)),
-                {name.lower(): value for name, value in self.headers.items()},
-                body,
-            )
-            answer = service(call)
-            if not answer.status:
-                self.close_connection = True
-                return
-            if isinstance(answer.body, bytes):
-                content, kind = answer.body, "text/html"
-            else:
-                content = b"" if answer.body is None else json.dumps(answer.body).encode()
-                kind = "application/json; charset=utf-8"
-            self.send_response(answer.status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - its names
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = _Server(("127.0.0.1", 0), Handler)
-    server.tls = tls
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.daemon = True
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
