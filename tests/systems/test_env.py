@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr
 
 from mlauth import EnvironmentSecrets
 from mlauth.errors import InvalidCredentials
-from tests.systems.contract import CredentialsContract
+from mlauth.testing.systems import SystemContract
 
 
-class TestEnvironmentSecrets(CredentialsContract):
-    value = "canary-value"
+class TestEnvironmentSecrets(SystemContract):
+    system = "env"
+    secrets: ClassVar = {"A": "canary-value-1f3c", "B": "canary-other-9d2e"}
+    spoilt = ("{}\0",)  # the user's own: anything else may be meant
 
-    def make(self) -> EnvironmentSecrets:
-        return EnvironmentSecrets.of("test", {"env": {"A": "memory://a", "B": "memory://b"}})
+    def fields(self, secrets: Mapping[str, str]) -> dict[str, Any]:
+        return {"env": dict(secrets)}
 
-    def secret_fields(self) -> dict[str, dict[str, object]]:
-        return {"env.A": {"env": {"A": self.value}}}
+    def owned(self) -> tuple[str, ...]:
+        return tuple(self.secrets)
 
 
 def test_every_name_that_is_refused_is_named() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 import pytest
 from pydantic import SecretStr
@@ -8,8 +10,11 @@ from pydantic import SecretStr
 from mlauth import ZenMLCredentials
 from mlauth.errors import InvalidCredentials
 from mlauth.systems.zenml import NEAR_MISSES, key_problem
-from tests.systems.contract import CredentialsContract
+from mlauth.testing.systems import ServiceContract
+from mlauth.testing.web import Answer, Call
 from tests.systems.keys import api_key
+
+TOKEN = "a.login.token"
 
 GOOD = {"store_url": "https://zenml.example.com", "api_key": "file:///run/secrets/zenml/api-key"}
 
@@ -26,14 +31,26 @@ def refusal(**fields: object) -> str:
     return str(caught.value)
 
 
-class TestZenMLCredentials(CredentialsContract):
-    value = api_key()
+class TestZenMLCredentials(ServiceContract):
+    """Against what takes a server's place: no real one can be made to go wrong like this."""
 
-    def make(self) -> ZenMLCredentials:
-        return make()
+    system = "zenml"
+    secrets: ClassVar = {"api_key": api_key()}
+    account = "flows"
 
-    def secret_fields(self) -> dict[str, dict[str, object]]:
-        return {"api_key": {**GOOD, "api_key": self.value}}
+    def settings(self) -> dict[str, Any]:
+        return {"store_url": self.url}
+
+    def answer(self, call: Call) -> Answer:
+        if call.path == "/api/v1/info":
+            return Answer(200, {"version": "0.98.0"})
+        if call.path == "/api/v1/login":
+            given = dict(parse_qsl(call.body.decode())).get("password")
+            taken = given == self.secrets["api_key"]
+            return Answer(200, {"access_token": TOKEN}) if taken else Answer(401)
+        if call.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(401)
+        return Answer(200, {"name": "flows", "body": {"is_service_account": True}})
 
 
 @pytest.mark.parametrize(
