@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 
 from mlauth.text import plain
 
@@ -207,6 +206,8 @@ def wait_of(header: str | None) -> float | None:
         return None
     if header.strip().isdecimal():
         return float(header)
+    from email.utils import parsedate_to_datetime  # with half of `email`, for a rare header
+
     try:
         when = parsedate_to_datetime(header)
     except (ValueError, OverflowError):

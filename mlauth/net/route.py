@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from mlauth.forks import importing
 from mlauth.net.faults import Fault, FaultError
@@ -95,6 +94,8 @@ def _proxy(url: str) -> httpx.URL | None:
 
     Not as text: httpx's URLs do not show the password in one.
     """
+    from urllib.request import getproxies  # with all of `http` and `email`
+
     if not getproxies():
         return None
     # The rule for NO_PROXY differs from httpx's, and from version to version, so requests is asked.
