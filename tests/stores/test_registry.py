@@ -1,0 +1,115 @@
+"""The stores that there are: ours, and those of other distributions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+import mlauth
+from mlauth import SecretReference, stores
+from mlauth.errors import InvalidReference, SecretUnusable
+from mlauth.storing import SecretStore
+
+STORE = """
+from pydantic import SecretStr
+
+from mlauth.errors import SecretNotFound
+from mlauth.stores import Access, Grammar, StoredSecret, named
+
+GRAMMAR = Grammar("acme://service/user", named("service", "user"))
+
+
+class Store:
+    def read(self, place, *, timeout):
+        if place.parts != ("anvils", "DOMAIN/user"):
+            raise SecretNotFound("there is no such user")
+        return StoredSecret(SecretStr("canary-of-acme"))
+
+    def describe(self, place):
+        return Access(str(place), "nobody")
+"""
+Installs = Callable[..., None]
+
+
+@pytest.fixture
+def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installs]:
+    def put(
+        entry: str = "acme = acme_store", *, of: str = "acme-anvils", module: str = STORE
+    ) -> None:
+        metadata = tmp_path / of / f"{of.replace('-', '_')}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {of}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[mlauth.stores]\n{entry}\n")
+        (tmp_path / of / "acme_store.py").write_text(module)
+        monkeypatch.syspath_prepend(tmp_path / of)
+        monkeypatch.delitem(sys.modules, "acme_store", raising=False)
+        stores._others.cache_clear()
+
+    yield put
+    stores._others.cache_clear()
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(InvalidReference) as caught:
+        SecretReference.parse(text)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_another_distribution_gives_one(installs: Installs) -> None:
+    installs()
+    assert stores.schemes() == ("azurekv", "env", "file", "memory", "acme")
+    assert mlauth.resolve("acme://anvils/DOMAIN%2Fuser").get_secret_value() == "canary-of-acme"
+    assert "the user is missing; the form is acme://service/user" in refusal("acme://anvils")
+    assert "the service is missing" in refusal("acme:///user")
+    assert "a part too many follows the user" in refusal("acme://anvils/DOMAIN/user")
+    assert "acme references start with 'acme://'" in refusal("acme:anvils/user")
+
+
+def test_it_is_not_written_to_where_it_can_only_be_read(installs: Installs) -> None:
+    installs()
+    reference = SecretReference.parse("acme://anvils/user")
+    assert not SecretStore("acme").writable
+    with pytest.raises(SecretUnusable, match="cannot be written: mlauth only reads from acme"):
+        SecretStore("acme").write(reference, SecretStr("value"), timeout=5)
+
+
+def test_an_unknown_scheme_is_answered_with_all_that_there_are(installs: Installs) -> None:
+    installs()
+    said = "no store is called 'acne'; mlauth knows azurekv, env, file, memory, acme"
+    assert refusal("acne://a/b") == said
+
+
+def test_it_replaces_none_of_ours(installs: Installs) -> None:
+    installs("env = acme_store")
+    assert stores.schemes() == ("azurekv", "env", "file", "memory")
+    assert str(SecretReference.parse("env://NAME")) == "env://NAME"
+
+
+@pytest.mark.parametrize(
+    ("entry", "module", "said"),
+    [
+        ("acme = acme_missing", STORE, "acme_missing does not import (ModuleNotFoundError of"),
+        ("acme = acme_store", "1 / 0", "acme_store does not import (ZeroDivisionError)"),
+        ("acme = acme_store", "import acme_sdk", "does not import (ModuleNotFoundError of acme_sd"),
+        ("acme = acme_store", "", "acme_store has no GRAMMAR or no Store"),
+        ("acme = acme_store", f"{STORE}\ndel Store", "acme_store has no GRAMMAR or no Store"),
+    ],
+)
+def test_one_that_cannot_be_used_names_its_distribution(
+    installs: Installs, entry: str, module: str, said: str
+) -> None:
+    installs(entry, module=module)
+    refused = refusal("acme://a/b")
+    assert refused.startswith("the store 'acme' of the installed distribution acme-anvils cannot")
+    assert said in refused
+
+
+def test_two_with_the_same_scheme_are_refused(installs: Installs) -> None:
+    installs()
+    installs(of="acme-rockets")
+    assert "several installed distributions (acme-anvils and acme-rockets)" in refusal("acme://a/b")
