@@ -10,15 +10,16 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import FrameType
 
 from pydantic import SecretStr
 
-from mlauth import folders, masking
+from mlauth import folders, masking, stores
 from mlauth.errors import ActivationError
 from mlauth.forks import lock
 from mlauth.never_pickled import NeverPickled
-from mlauth.record import RECORD, Record, remember, write_record
+from mlauth.record import OWN, RECORD, Record, own_environment, write_record
 from mlauth.report import CheckReport
 from mlauth.systems import Exports, Scope
 from mlauth.variables import value_problem
@@ -84,7 +85,7 @@ class Activating(NeverPickled):
         self.names: tuple[str, ...] = ()
         self.folders: list[str] = []
         self.before: dict[str, SecretStr | None] = {}
-        self.record = Record([], [], [], self._pid)
+        self.record = Record([], [], [], [], self._pid)
 
     def activate(
         self,
@@ -112,7 +113,7 @@ class Activating(NeverPickled):
         try:
             self._set(more, owner, by)
             activation = Activation(
-                tuple(name for name in self.names if name not in more),
+                tuple(name for name in self.names if name not in more and not name.startswith(OWN)),
                 self._report,
                 (*self._warnings, *self._replacing()),
             )
@@ -139,6 +140,8 @@ class Activating(NeverPickled):
                 unsaid |= self._private(scopes, owner)
             texts = settings | unsaid | dict.fromkeys(emptied, "")
             new = {name: SecretStr(text) for name, text in texts.items()} | secrets
+            own = _own(new)
+            new |= own
             for name, value in new.items():
                 problem = value_problem(name, value)
                 if problem:
@@ -152,10 +155,13 @@ class Activating(NeverPickled):
                 for name in self.names
                 if self.before[name] not in (None, new[name])
                 # Added to, or made for this run: not worth a line.
-                and not (name in unsaid or name in more)
+                and not (name in unsaid or name in more or name in own)
             )
-            self.record = Record(list(secrets), emptied, self.folders, owner)
-            remember(secrets)
+            # What is kept of a secret is masked as one.
+            secrets |= {name: own[name] for name in own if name.removeprefix(OWN) in secrets}
+            masking.register(value.get_secret_value() for value in secrets.values())
+            plain = set(new) - set(secrets) - set(emptied)
+            self.record = Record(list(secrets), sorted(plain), emptied, self.folders, owner)
             _active.append(self)
             for name, value in new.items():
                 os.environ[name] = value.get_secret_value()
@@ -272,6 +278,18 @@ def _undo_waiting() -> None:
 
 def _held(name: str) -> SecretStr | None:
     return SecretStr(os.environ[name]) if name in os.environ else None
+
+
+def _own(new: Iterable[str]) -> dict[str, SecretStr]:
+    """Return what keeps the worker's own value of variables that say as whom stores are read."""
+    own = own_environment()
+    replaced = [name for name in new if name in own]
+    patterns = stores.identity_variables() if replaced else ()
+    return {
+        OWN + name: SecretStr(own[name])
+        for name in replaced
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
 
 
 def _write_record() -> None:

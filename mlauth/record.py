@@ -1,18 +1,22 @@
-"""What activations did to this environment: `MLAUTH_ACTIVATION`, names and never values."""
+"""What activations did to this environment: `MLAUTH_ACTIVATION`, names and never values.
+
+A variable that says as whom stores are read, and that an activation gives another value, keeps the
+worker's own in `MLAUTH_OWN_…`: every process of the run reads stores as the worker.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlauth import masking
 from mlauth.never_pickled import NeverPickled
 
-RECORD = "MLAUTH_ACTIVATION"
-_before: dict[str, str | None] = {}  # what variables held before this process exported them
+RECORD, OWN = "MLAUTH_ACTIVATION", "MLAUTH_OWN_"
+_NAMES = ("secrets", "settings", "emptied")  # what was done with the variables of these names
 
 
 def read_record(text: str | None = None) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def read_record(text: str | None = None) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {
         kind: [each for each in record[kind] if isinstance(each, str) and each.isprintable()]
-        for kind in ("secrets", "emptied", "folders")
+        for kind in (*_NAMES, "folders")
         if isinstance(record.get(kind), list)
     }
     for kind, its_type in (("owner", int), ("handed_on", bool)):
@@ -46,6 +50,7 @@ class Record:
     """What one activation records."""
 
     secrets: list[str]
+    settings: list[str]
     emptied: list[str]
     folders: list[str]
     owner: int
@@ -62,8 +67,8 @@ def write_record(before: str, records: Sequence[Record]) -> None:
     # Those of another owner, from which this environment was inherited, are its to remove.
     folders = record.get("folders", []) if record.get("owner") == owner else []
     for each in records:
-        for kind, names in (("secrets", each.secrets), ("emptied", each.emptied)):
-            record[kind] = sorted({*record.get(kind, []), *names})
+        for kind in _NAMES:
+            record[kind] = sorted({*record.get(kind, []), *getattr(each, kind)})
         folders = [*folders, *each.folders]
     record |= {"folders": folders, "owner": owner, "handed_on": owner != os.getpid()}
     os.environ[RECORD] = json.dumps(record)
@@ -79,13 +84,6 @@ def resume() -> None:
             del os.environ[name]
 
 
-def remember(names: Iterable[str]) -> None:
-    """Keep what variables hold that are about to be exported for the first time."""
-    exported = read_record().get("secrets", [])
-    for name in set(names) - set(exported):
-        _before[name] = os.environ.get(name)
-
-
 class _Environment(NeverPickled, Mapping[str, str]):
     """Variables that can be had by name only: a traceback with local variables shows none."""
 
@@ -93,11 +91,10 @@ class _Environment(NeverPickled, Mapping[str, str]):
         self._variables = dict(os.environ)
 
     def put_back(self, name: str) -> None:
-        """Let a variable be what it was before it was exported."""
-        if _before.get(name) is None:
-            self._variables.pop(name, None)
-        else:
-            self._variables[name] = str(_before[name])
+        """Let a variable be what it was before an activation."""
+        self._variables.pop(name, None)
+        if OWN + name in os.environ:
+            self._variables[name] = os.environ[OWN + name]
 
     def __getitem__(self, name: str) -> str:
         return self._variables[name]
@@ -115,10 +112,11 @@ class _Environment(NeverPickled, Mapping[str, str]):
 def own_environment() -> Mapping[str, str]:
     """Return the environment as it would be without what mlauth exported for the flow.
 
-    An identity that a flow was given is the flow's: mlauth never reads a store as that. What a
-    variable held before is known only in the process that exported it; elsewhere it is left out.
+    An identity that a flow was given is the flow's: mlauth never reads a store as that. A variable
+    that says nothing of an identity is left out, whatever it held before.
     """
-    environment = _Environment()
-    for name in read_record().get("secrets", []):
-        environment.put_back(name)
+    environment, record = _Environment(), read_record()
+    for kind in _NAMES:
+        for name in record.get(kind, []):
+            environment.put_back(name)
     return environment

@@ -20,6 +20,7 @@ from mlauth import masking
 from mlauth.azure.clouds import host_of
 from mlauth.errors import IdentityUnavailable
 from mlauth.never_pickled import NeverPickled
+from mlauth.record import own_environment
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -29,6 +30,16 @@ SECRET, CERTIFICATE = "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"
 PASSWORD, CHAIN = "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 TOKEN_FILE, CHOICE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"
 IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
+VARIABLES = ("AZURE_*", "IDENTITY_*", "IMDS_ENDPOINT", "MSI_*", "MSAL_FORCE_REGION")
+# What azure-identity and MSAL read from the environment by themselves, whatever they are given.
+_READ_OF_MACHINE = (
+    *("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT"),
+    *("MSI_ENDPOINT", "MSI_SECRET", IMDS, TOKEN_FILE, "AZURE_CONFIG_DIR"),
+)
+_READ_OF_ENTRA = (
+    *("AZURE_REGIONAL_AUTHORITY_NAME", "MSAL_FORCE_REGION", "AZURE_KUBERNETES_TOKEN_PROXY"),
+    *("AZURE_KUBERNETES_SNI_NAME", "AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"),
+)
 
 IMDS_SECONDS = 5  # to answer, once it took the connection within 1 s
 CLI_SECONDS = 10  # for the Azure CLI, which takes 3 to 13 s for a token
@@ -180,6 +191,25 @@ _CHOICES = {
     "managedidentitycredential": frozenset({"managed"}),
     "azureclicredential": frozenset({"login"}),
 }
+
+
+def of_worker() -> Identity:
+    """Choose the identity of the worker: never one that an activation gave the flow.
+
+    Raises:
+        IdentityUnavailable: see `choose`; or an activation changed a variable that the libraries
+            read by themselves, so that they would ask as somebody else.
+    """
+    environment = own_environment()
+    identity = choose(environment)
+    entra = isinstance(identity, (ServicePrincipal, WorkloadIdentity))
+    for name in _READ_OF_ENTRA if entra else _READ_OF_MACHINE:
+        if environment.get(name) != os.environ.get(name):
+            raise IdentityUnavailable(
+                f"{identity}: the flow was given another {name}, with which it would not be the "
+                "worker that asks: leave it out of what is exported, or read before"
+            )
+    return identity
 
 
 def choose(environment: Mapping[str, str]) -> Identity:

@@ -11,6 +11,7 @@ scheme and whose value is the module. It cannot replace one of ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -201,7 +202,12 @@ class WritableStore(Store, Protocol):
 
 @runtime_checkable
 class RemoteStore(Store, Protocol):
-    """What a store can say that asks others."""
+    """What a store can say that asks others.
+
+    It may have an attribute `identity` too: the variables that say as whom it asks, as patterns of
+    `fnmatch`. An activation that changes one keeps the worker's own, which the store finds in
+    `mlauth.record.own_environment`.
+    """
 
     def hosts(self, place: Place) -> tuple[str, ...]:
         """Return the hosts that a credential would be sent to, to read or write a place.
@@ -224,6 +230,15 @@ def grammar(scheme: str) -> Grammar | None:
     """
     module = _module(scheme)
     return None if module is None else module.GRAMMAR
+
+
+def identity_variables() -> tuple[str, ...]:
+    """Return the variables that say as whom stores are read, as patterns of `fnmatch`."""
+    found: list[str] = []
+    for scheme in schemes():
+        with suppress(InvalidReference):  # one that cannot be used reads nothing
+            found += getattr(_module(scheme).Store, "identity", ())
+    return tuple(found)
 
 
 def new_store(scheme: str) -> Store:

@@ -20,7 +20,13 @@ from pydantic import SecretStr
 
 from mlauth.azure import clouds
 from mlauth.azure.clouds import AUTHORITY, host_of
-from mlauth.azure.identity import ServicePrincipal, WorkloadIdentity, choose
+from mlauth.azure.identity import (
+    VARIABLES,
+    ServicePrincipal,
+    WorkloadIdentity,
+    choose,
+    of_worker,
+)
 from mlauth.azure.tokens import Tokens, tokens
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
@@ -98,6 +104,8 @@ GRAMMAR = Grammar(
 class Store:
     """Reads and writes secrets of Key Vaults, each vault through one client."""
 
+    identity = VARIABLES
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._vaults: dict[str, _Vault] = {}
@@ -156,7 +164,7 @@ class Store:
         url = str(place)
         try:
             url = "https://{}/secrets/{}".format(*_parts(place, environment))
-            identity = choose(environment)
+            identity = of_worker()
         except StoreError as error:
             return Access(url, f"nobody: {error}")
         return Access(url, str(identity), (f"time limits: {identity.limits()}",))
@@ -179,7 +187,7 @@ class Store:
         with self._lock:
             if host not in self._vaults:
                 authority = clouds.authority(host, _SUFFIXES, environment)
-                found = tokens(choose(environment), authority, _EXTRA)
+                found = tokens(of_worker(), authority, _EXTRA)
                 self._vaults[host] = _Vault(host, found, _audience(host, environment))
             return self._vaults[host], name
 
