@@ -15,8 +15,8 @@ from mlauth.environment import Activating, Activation
 from mlauth.errors import (
     InvalidCredentials,
     MLAuthError,
+    is_unknown,
 )
-from mlauth.report import is_unknown
 
 logger = logging.getLogger("mlauth")
 

@@ -20,7 +20,9 @@ from mlauth.errors import (
     InvalidCredentials,
     MLAuthError,
     ResolutionError,
+    StageFailed,
     StoreError,
+    is_unknown,
 )
 from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
@@ -28,14 +30,12 @@ from mlauth.references import SecretReference
 from mlauth.report import (
     CheckReport,
     Stage,
-    StageFailed,
     StageResult,
     Status,
     SystemReport,
-    is_unknown,
 )
 from mlauth.resolving import Expired, all_or_errors, try_all
-from mlauth.stages import Stages
+from mlauth.stages import Stages, recorded
 from mlauth.stores import StoredSecret
 from mlauth.storing import hosts_of
 from mlauth.systems import Credentials, Proof
@@ -217,17 +217,17 @@ def _walk(
     expired: Expired,
 ) -> None:
     credentials, report = check.credentials, check.report
-    with report.stage(Stage.CONFIGURED) as result:
+    with recorded(report, Stage.CONFIGURED) as result:
         refusals = {item.system: why for item in others if (why := _refusal(item))}
         if credentials.system in refusals:
             raise InvalidCredentials(refusals[credentials.system])
         result.warnings += credentials.configured(os.environ)
     if refusals:
         return  # before anything is read, also for the other systems
-    with report.stage(Stage.RESOLVED) as result:
+    with recorded(report, Stage.RESOLVED) as result:
         answers = try_all(credentials.references().values(), deadline, expired=expired)
         result.detail, result.warnings, values = _resolved(credentials, answers)
-    with report.stage(Stage.WELL_FORMED):
+    with recorded(report, Stage.WELL_FORMED):
         credentials.well_formed(values)
     check.values = values
     if verify:

@@ -26,10 +26,14 @@ from mlauth.errors import (
     InvalidReference,
     MLAuthError,
     RotationIncomplete,
+    is_unknown,
 )
 from mlauth.profiles import Settings, settings
 from mlauth.references import SecretReference
-from mlauth.report import CheckReport, Status, is_unknown
+from mlauth.report import (
+    CheckReport,
+    Status,
+)
 from mlauth.resolving import read_all
 from mlauth.signals import as_python_found_them, uninterrupted
 from mlauth.storing import SecretStore

@@ -159,3 +159,30 @@ class CheckUnknown(MLAuthError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.report,)
+
+
+class StageFailed(MLAuthError):
+    """Raised inside of a stage: the credentials do not work, and the message says what to do.
+
+    Attributes:
+        sent: whether the service may have got the request that this is about (`mlauth.net.faults`).
+    """
+
+    sent = False
+
+
+class StageUnknown(MLAuthError):
+    """Raised inside of a stage: it could not be found out.
+
+    Attributes:
+        sent: as of `StageFailed`.
+    """
+
+    sent = False
+
+
+def is_unknown(error: MLAuthError) -> bool:
+    """Say whether an error leaves open if the credentials work."""
+    if isinstance(error, ResolutionError):
+        return all(is_unknown(each) for each in error.errors)
+    return isinstance(error, (StageUnknown, StoreUnavailable, DeadlineExceeded, CheckUnknown))

@@ -5,20 +5,10 @@ A check of a system stops at the first stage that does not pass.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
-
-from mlauth.errors import (
-    CheckUnknown,
-    DeadlineExceeded,
-    MLAuthError,
-    ResolutionError,
-    StoreUnavailable,
-)
 
 
 class Stage(str, Enum):
@@ -39,33 +29,6 @@ class Status(str, Enum):
     PASSED = "passed"
     FAILED = "failed"
     UNKNOWN = "unknown"
-
-
-class StageFailed(MLAuthError):
-    """Raised inside of a stage: the credentials do not work, and the message says what to do.
-
-    Attributes:
-        sent: whether the service may have got the request that this is about (`mlauth.net.faults`).
-    """
-
-    sent = False
-
-
-class StageUnknown(MLAuthError):
-    """Raised inside of a stage: it could not be found out.
-
-    Attributes:
-        sent: as of `StageFailed`.
-    """
-
-    sent = False
-
-
-def is_unknown(error: MLAuthError) -> bool:
-    """Say whether an error leaves open if the credentials work."""
-    if isinstance(error, ResolutionError):
-        return all(is_unknown(each) for each in error.errors)
-    return isinstance(error, (StageUnknown, StoreUnavailable, DeadlineExceeded, CheckUnknown))
 
 
 @dataclass
@@ -154,28 +117,6 @@ class SystemReport:
                 for result in self.results
             ],
         }
-
-    @contextmanager
-    def stage(self, stage: Stage, *, since: float | None = None) -> Iterator[StageResult]:
-        """Time a stage and record how it ended; errors of mlauth go on to the caller.
-
-        Args:
-            stage: which stage.
-            since: when it began on the monotonic clock, if that was before now.
-        """
-        result = StageResult(self.system, stage, Status.UNKNOWN)
-        self.results.append(result)
-        start = time.monotonic() if since is None else since
-        try:
-            yield result
-        except MLAuthError as error:
-            result.status = Status.UNKNOWN if is_unknown(error) else Status.FAILED
-            result.detail = str(error)
-            raise
-        else:
-            result.status = Status.PASSED
-        finally:
-            result.seconds = time.monotonic() - start
 
 
 @dataclass

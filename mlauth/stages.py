@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mlauth.deadline import Deadline
+from mlauth.errors import MLAuthError, StageFailed, StageUnknown, is_unknown
 from mlauth.net.faults import Fault
 from mlauth.net.http import Answer, Service
 from mlauth.net.route import Client
-from mlauth.report import Stage, StageFailed, StageResult, StageUnknown, SystemReport
+from mlauth.report import Stage, StageResult, Status, SystemReport
+
+
+@contextmanager
+def recorded(report: SystemReport, stage: Stage) -> Iterator[StageResult]:
+    """Time a stage and record in a report how it ended; errors of mlauth go on to the caller."""
+    result = StageResult(report.system, stage, Status.UNKNOWN)
+    report.results.append(result)
+    start = time.monotonic()
+    try:
+        yield result
+    except MLAuthError as error:
+        result.status = Status.UNKNOWN if is_unknown(error) else Status.FAILED
+        result.detail = str(error)
+        raise
+    else:
+        result.status = Status.PASSED
+    finally:
+        result.seconds = time.monotonic() - start
 
 
 class Connection(Service):
@@ -80,12 +100,12 @@ class Stages:
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[StageResult]:
-        """Record a stage; see `SystemReport.stage`.
+        """Record a stage; see `recorded`.
 
         It passes only if the service answered, and `AUTHENTICATED` and `AUTHORIZED` only if it
         answered what carried a credential: the system cannot say so by hand.
         """
-        with self._report.stage(stage) as result:
+        with recorded(self._report, stage) as result:
             yield result
             carried = stage in (Stage.AUTHENTICATED, Stage.AUTHORIZED)
             asked = carried or stage in (Stage.REACHABLE, Stage.COMPATIBLE)

@@ -20,18 +20,21 @@ from zenml.utils import source_utils
 from mlauth import hosts, masking
 from mlauth.checking import DEFAULT_FILE, check_all, in_time
 from mlauth.deadline import THREAD, Deadline
-from mlauth.errors import CheckFailed, MLAuthError
+from mlauth.errors import (
+    CheckFailed,
+    MLAuthError,
+    StageFailed,
+    StageUnknown,
+)
 from mlauth.forks import lock
 from mlauth.profiles import Profile, load_profile
 from mlauth.report import (
     CheckReport,
     Stage,
-    StageFailed,
-    StageUnknown,
     Status,
     SystemReport,
 )
-from mlauth.stages import Stages
+from mlauth.stages import Stages, recorded
 from mlauth.systems.zenml import host_of, near_misses, refuse_detour, refuse_netrc, url_problem
 from mlauth.systems.zenml.server import connect, prove_server, refusal, server_info
 
@@ -142,7 +145,7 @@ def _walk(
     (report,) = reports
     _refuse_host(report)
     _reach(report, deadline)
-    with report.stage(Stage.CONFIGURED) as result:
+    with recorded(report, Stage.CONFIGURED) as result:
         store, token = _connection(service_account)
         result.detail = f"ZenML's client uses {store.url}"
     masking.register([token.get_secret_value()])
@@ -156,7 +159,7 @@ def _walk(
     profile, rest = None, None
     if profile_name is not None:
         reports.append(SystemReport("mlauth"))
-        with reports[-1].stage(Stage.CONFIGURED) as result:
+        with recorded(reports[-1], Stage.CONFIGURED) as result:
             profile = _profile(profile_name, config_file, others, result.warnings)
     if profile is not None:
         if service_account is None and profile.zenml is not None:
@@ -196,7 +199,7 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 
 def _refuse_host(report: SystemReport) -> None:
     url = _server_url()
-    with report.stage(Stage.CONFIGURED):
+    with recorded(report, Stage.CONFIGURED):
         # Else ZenML's client might ask another host than the one that is looked for in the file.
         problem = None if url is None else url_problem(url)
         if problem:
@@ -214,7 +217,7 @@ def _reach(report: SystemReport, deadline: Deadline) -> None:
         return
     report.facts["server_url"] = url
     ca = _ca(GlobalConfiguration().store_configuration)
-    with report.stage(Stage.REACHABLE), connect(url, deadline, ca) as service:
+    with recorded(report, Stage.REACHABLE), connect(url, deadline, ca) as service:
         server_info(service)
     report.results.pop()  # the proof says it again
 

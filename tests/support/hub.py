@@ -7,9 +7,14 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
+from mlauth.errors import (
+    StageFailed,
+)
 from mlauth.net.http import Bearer
 from mlauth.references import SecretReference
-from mlauth.report import Stage, StageFailed
+from mlauth.report import (
+    Stage,
+)
 from mlauth.stages import Stages
 from mlauth.systems import Credentials, Exports, Proof
 from tests.support.web import Answer, Call

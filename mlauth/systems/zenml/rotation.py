@@ -30,12 +30,16 @@ from mlauth.errors import (
     MLAuthError,
     RotationFailed,
     RotationIncomplete,
+    StageFailed,
+    is_unknown,
 )
 from mlauth.net.http import Answer, Bearer
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Profile, load_profile
 from mlauth.references import SecretReference
-from mlauth.report import StageFailed, SystemReport, is_unknown
+from mlauth.report import (
+    SystemReport,
+)
 from mlauth.resolving import read_all, refuse_hosts
 from mlauth.signals import uninterrupted
 from mlauth.stages import Connection, Stages

@@ -19,9 +19,15 @@ from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.deadline import Deadline
+from mlauth.errors import (
+    StageFailed,
+    StageUnknown,
+)
 from mlauth.net.http import Answer, Bearer, Text
 from mlauth.net.route import Client
-from mlauth.report import Stage, StageFailed, StageUnknown
+from mlauth.report import (
+    Stage,
+)
 from mlauth.stages import Connection, Stages
 from mlauth.systems import Proof
 from mlauth.text import plain
