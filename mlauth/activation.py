@@ -12,11 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from mlauth.checking import DEFAULT_FILE, Subject, as_one, check_all
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating, Activation
-from mlauth.errors import (
-    InvalidCredentials,
-    MLAuthError,
-    is_unknown,
-)
 
 logger = logging.getLogger("mlauth")
 
@@ -84,23 +79,21 @@ def prepare(
 ) -> Activating:
     """Read and check credentials; see `activate`. Sets nothing yet."""
     report, checks = check_all(subject, deadline, config=config, verify=verify)
-    warnings, exports = list(report.warnings), []
-    failures: list[MLAuthError] = []
-    for each in checks:
-        if each.values is None or (each.error and not is_unknown(each.error)):
-            failures += [each.error] if each.error else []
-            continue
-        try:
-            exports.append(each.credentials.exports(each.values, each.proof))
-        except InvalidCredentials as error:
-            failures.append(each.error or error)
-        else:
-            if each.error:
-                unknown = each.report.summary()
-                warnings.append(f"not proven: {unknown}; going on all the same")
+    failures = [each.error for each in checks if each.error and not each.exports]
     if failures:
         raise as_one(failures, report)
-    return Activating(exports, report, warnings)
+    unknown = [
+        f"not proven: {each.report.summary()}; going on all the same"
+        for each in checks
+        if each.error
+    ]
+    certificates = [each.certificates for each in checks if each.certificates]
+    return Activating(
+        [each.exports for each in checks if each.exports],
+        report,
+        [*report.warnings, *unknown],
+        certificates[0] if certificates else None,  # the same of each
+    )
 
 
 def _caller() -> tuple[int, object]:

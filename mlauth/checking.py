@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
@@ -26,6 +26,7 @@ from mlauth.errors import (
 )
 from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
+from mlauth.owners import trespass, two_values
 from mlauth.references import SecretReference
 from mlauth.report import (
     CheckReport,
@@ -38,7 +39,7 @@ from mlauth.resolving import Expired, all_or_errors, try_all
 from mlauth.stages import Stages, recorded
 from mlauth.stores import StoredSecret
 from mlauth.storing import hosts_of
-from mlauth.systems import Credentials, Proof
+from mlauth.systems import Credentials, Exports, Proof
 from mlauth.systems.zenml import (
     API_KEY,
     API_TOKEN,
@@ -57,6 +58,7 @@ from mlauth.systems.zenml import (
 )
 from mlauth.systems.zenml.isolation import VERIFY_SSL
 from mlauth.systems.zenml.server import prove_server
+from mlauth.trust import certificates
 
 if TYPE_CHECKING:
     from mlauth.profiles import Profile
@@ -74,6 +76,8 @@ class Checked(NeverPickled):
         report: the stages.
         values: what was read and has the right shape, by field; None if it did not come to that.
         proof: what the service said that exports need, if it was asked and all passed.
+        exports: what to set, also where it could not be found out if the service takes it.
+        certificates: whom TLS is to trust, if the system has a CA bundle (`mlauth.trust`).
         error: what ended the check, if something did.
     """
 
@@ -81,6 +85,8 @@ class Checked(NeverPickled):
     report: SystemReport
     values: dict[str, SecretStr] | None = None
     proof: Proof | None = None
+    exports: Exports | None = None
+    certificates: str | None = None
     error: MLAuthError | None = None
 
 
@@ -135,8 +141,10 @@ def check_all(
             subject = load_profile(subject, config)
         found, expired = subject.credentials(), subject.expired
     checks = [Checked(item, SystemReport(item.system, item.title)) for item in found]
+    bundles = [ca for each in found if (ca := each.ca(os.environ))]
+    trust = cache(partial(certificates, bundles, os.environ))
     walks = [
-        partial(_walk, check, found, deadline.inner(), verify=verify, expired=expired)
+        partial(_walk, check, found, deadline.inner(), trust, verify=verify, expired=expired)
         for check in checks
     ]
     reports = [each.report for each in checks]
@@ -145,7 +153,27 @@ def check_all(
         replace(each, report=report, error=error)
         for each, report, error in zip(checks, reports, ended, strict=True)
     ]
+    _add_exports(checks)
     return CheckReport(title, reports), checks
+
+
+def _add_exports(checks: Iterable[Checked]) -> None:
+    """Say what each wants to set, or why it cannot be: two may want one variable."""
+    for each in checks:
+        if each.values is None or (each.error and not is_unknown(each.error)):
+            continue
+        try:
+            each.exports = each.credentials.exports(each.values, each.proof)
+        except InvalidCredentials as error:
+            each.error = each.error or error
+    exports = {each.report.system: each.exports for each in checks if each.exports}
+    refused = two_values(exports)
+    for each in checks:
+        why = refused.get(each.report.system)
+        if why:
+            each.exports, each.error = None, InvalidCredentials(why)
+            result = StageResult(each.report.system, Stage.CONFIGURED, Status.FAILED, why)
+            each.report.results.append(result)
 
 
 def in_time(
@@ -212,16 +240,19 @@ def _walk(
     check: Checked,
     others: list[Credentials],
     deadline: Deadline,
+    trust: Callable[[], str | None],
     *,
     verify: bool,
     expired: Expired,
 ) -> None:
     credentials, report = check.credentials, check.report
     with recorded(report, Stage.CONFIGURED) as result:
-        refusals = {item.system: why for item in others if (why := _refusal(item))}
+        refusals = {item.system: why for item in others if (why := _refusal(item, others))}
         if credentials.system in refusals:
             raise InvalidCredentials(refusals[credentials.system])
         result.warnings += credentials.configured(os.environ)
+        if credentials.ca(os.environ):
+            check.certificates = trust()
     if refusals:
         return  # before anything is read, also for the other systems
     with recorded(report, Stage.RESOLVED) as result:
@@ -231,13 +262,13 @@ def _walk(
         credentials.well_formed(values)
     check.values = values
     if verify:
-        check.proof = credentials.prove(values, Stages(report, deadline))
+        check.proof = credentials.prove(values, Stages(report, deadline, trust))
 
 
-def _refusal(credentials: Credentials) -> str | None:
-    """Say why credentials may not go to the hosts that they name, or return None."""
+def _refusal(credentials: Credentials, others: Iterable[Credentials]) -> str | None:
+    """Say why credentials may not be used with the others or with their hosts, or return None."""
     read_from = (host for ref in credentials.references().values() for host in hosts_of(ref))
-    return hosts.refusal([*credentials.hosts(), *read_from])
+    return trespass(credentials, others) or hosts.refusal([*credentials.hosts(), *read_from])
 
 
 def _resolved(

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import FrameType
 
 from pydantic import SecretStr
 
-from mlauth import folders, masking, stores
+from mlauth import folders, masking, stores, trust
 from mlauth.errors import ActivationError
 from mlauth.forks import lock
 from mlauth.never_pickled import NeverPickled
@@ -66,7 +67,11 @@ class Activating(NeverPickled):
     """
 
     def __init__(
-        self, exports: Iterable[Exports], report: CheckReport, warnings: Sequence[str] = ()
+        self,
+        exports: Iterable[Exports],
+        report: CheckReport,
+        warnings: Sequence[str] = (),
+        certificates: str | None = None,
     ) -> None:
         """Change nothing yet.
 
@@ -74,8 +79,10 @@ class Activating(NeverPickled):
             exports: what to set.
             report: the check that was made before.
             warnings: what it found.
+            certificates: whom TLS is to trust, if not what it trusts anyway (`mlauth.trust`).
         """
         self._exports = list(exports)
+        self._certificates = certificates
         self._report = report
         self._warnings = list(warnings)
         self._pid = os.getpid()
@@ -136,7 +143,7 @@ class Activating(NeverPickled):
         with _lock:
             unsaid = _without_proxy(host for exports in self._exports for host in exports.direct)
             scopes = [exports.scope for exports in self._exports if exports.scope]
-            if scopes:
+            if scopes or self._certificates:
                 unsaid |= self._private(scopes, owner)
             texts = settings | unsaid | dict.fromkeys(emptied, "")
             new = {name: SecretStr(text) for name, text in texts.items()} | secrets
@@ -180,6 +187,10 @@ class Activating(NeverPickled):
             self.folders.append(folder)
             for scope in scopes:
                 variables |= scope.enter(folder)
+            if self._certificates:
+                file = Path(folder, trust.FILE)
+                file.write_text(self._certificates, encoding="ascii")
+                variables |= dict.fromkeys(trust.VARIABLES, str(file))
         except OSError as error:
             raise ActivationError(
                 f"no private folder can be made for this run: {error.strerror}: give the worker "

@@ -83,8 +83,21 @@ class Stages:
         facts: what the service says, without secrets; see `SystemReport.facts`.
     """
 
-    def __init__(self, report: SystemReport, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        report: SystemReport,
+        deadline: Deadline,
+        trust: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            report: where they are recorded.
+            deadline: see above.
+            trust: the certificates that the run trusts; see `mlauth.trust.certificates`.
+        """
         self._report = report
+        self._trust = trust
         self._reached = self._taken = False
         self.deadline = deadline
         self.facts = report.facts
@@ -123,10 +136,12 @@ class Stages:
 
         Args:
             url: see `mlauth.net.http.Service`.
-            ca: see there.
+            ca: see there; by default what the run trusts.
             client: see there.
         """
-        return Connection(url, self.deadline, ca=ca, client=client, answered=self._note)
+        return Connection(
+            url, self.deadline, ca=ca or self._trust(), client=client, answered=self._note
+        )
 
     def _note(self, taken: bool) -> None:
         self._reached = True

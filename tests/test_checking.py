@@ -297,7 +297,7 @@ def test_a_server_with_a_certificate_of_the_companys_own(
         trusting = ZenMLCredentials.of("test", {**start, "ca_bundle": str(folder / "ca.pem")})
         assert mlauth.check(trusting).status is Status.PASSED
         with mlauth.activate(trusting) as activation:
-            assert "ZENML_STORE_VERIFY_SSL" in activation.variables
+            assert "REQUESTS_CA_BUNDLE" in activation.variables
             from zenml.client import Client
 
             assert Client().active_user.name == "tls"
@@ -310,7 +310,7 @@ def test_a_server_with_a_certificate_of_the_companys_own(
             with faulty(answer(200, info), tls=context) as second:
                 done = subprocess.run(
                     [sys.executable, "-c", OTHER_CLIENT, second.url, str(folder / "other.pem")],
-                    env={**os.environ, "ZENML_STORE_VERIFY_SSL": "true"},
+                    env=dict(os.environ),
                     capture_output=True,
                     text=True,
                 )
@@ -338,59 +338,17 @@ with mlauth.activate(mlauth.ZenMLCredentials.of("test", fields), verify=False):
 """
 
 
-def test_each_ca_bundle_has_a_file_of_its_own(
-    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ZenML's client copies any other to one file that all its runs share."""
-    from zenml.config.global_config import GlobalConfiguration
-
-    memory.put("key", api_key())
-    private_key = trustme.CA().issue_cert("other.test").private_key_pem.bytes()
-    bundles = [trustme.CA().cert_pem.bytes() for _ in range(3)]
-    for index, bundle in enumerate(bundles):
-        (tmp_path / f"{index}.pem").write_bytes(b"# caf\xc3\xa9\n" + bundle + private_key)
-    monkeypatch.setenv("ZENML_STORE_VERIFY_SSL", str(tmp_path / "2.pem"))
-    used = []
-    for ca in (str(tmp_path / "0.pem"), bundles[1].decode(), None, str(tmp_path / "0.pem")):
-        start = {"store_url": "https://zenml.corp.test", "api_key": "memory://key"}
-        fields = start if ca is None else {**start, "ca_bundle": ca}
-        with mlauth.activate(ZenMLCredentials.of("test", fields), verify=False) as activation:
-            verify = GlobalConfiguration().store_configuration.verify_ssl  # type: ignore[attr-defined]
-            assert activation.warnings == ()
-            used.append(Path(verify))
-    folder = clean_environment / ".config/zenml/local_stores/certificates"
-    assert [path.read_bytes() for path in used] == [*bundles, bundles[0]]
-    assert sorted(folder.iterdir()) == sorted(set(used))
-    assert all(path.parent == folder for path in used)
-
-
 def test_a_ca_bundle_is_one_file_or_text(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_VERIFY_SSL", str(tmp_path))
     with mlauth.activate(credentials(account)) as activation:  # to http: none is looked at
-        assert "ZENML_STORE_VERIFY_SSL" not in activation.variables
+        assert "REQUESTS_CA_BUNDLE" not in activation.variables
     detail = failed(mlauth.check(credentials(account, ca_bundle=str(tmp_path))), Stage.CONFIGURED)
     assert detail == (
         f"the CA bundle {tmp_path} is a directory, which ZenML's client does not take: correct "
         "ca_bundle"
     )
-
-
-def test_a_ca_bundle_that_cannot_be_kept_is_one_line(
-    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ZENML_LOCAL_STORES_PATH", str(tmp_path / "file"))
-    memory.put("key", api_key())
-    ca = trustme.CA().cert_pem.bytes().decode()
-    start = {"store_url": "https://zenml.corp.test", "api_key": "memory://key", "ca_bundle": ca}
-    with (
-        pytest.raises(mlauth.MLAuthError, match=r"cannot be kept .*Not a directory.*_STORES_PATH$"),
-        mlauth.activate(ZenMLCredentials.of("test", start), verify=False),
-    ):
-        pass
-    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_profile_is_checked_as_a_whole(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
+from pydantic import SecretStr
 
 import mlauth
-from mlauth import Profile, Stage, Status, ZenMLCredentials
-from mlauth.errors import CheckFailed
+from mlauth import EnvironmentSecrets, Profile, Stage, Status, ZenMLCredentials
+from mlauth.errors import CheckFailed, InvalidCredentials
 from mlauth.stages import Stages
 from mlauth.stores import memory
-from mlauth.systems import Credentials, Proof
+from mlauth.systems import Credentials, Exports, Proof
 from prefect_mlauth import runs, steps
 from tests.support.hub import TOKEN, HubCredentials, hub
 from tests.support.web import Answer, Call, Service, serve
@@ -186,3 +189,83 @@ def test_a_system_that_lets_a_stage_pass_by_hand_fails(
     assert report.status is Status.FAILED
     assert said in report.summary()
     assert "this is a defect of that system, report it" in report.summary()
+
+
+class Mirror(HubCredentials):
+    """Another system, which sets variables of the same names."""
+
+    system: ClassVar[str] = "mirror"
+
+
+def together(*found: Credentials) -> Profile:
+    FOUND[:] = found
+    return _Profile()
+
+
+class TestOneValueForEachVariable:
+    """What the check proves is what the flow runs with: nobody else sets it."""
+
+    def refused(self, profile: Profile, line: str) -> None:
+        before = dict(os.environ)
+        for verify in (True, False):
+            with (
+                pytest.raises(InvalidCredentials) as caught,
+                mlauth.activate(profile, verify=verify),
+            ):
+                pass
+            assert str(caught.value) == line
+        assert dict(os.environ) == before
+        report = mlauth.check(profile)
+        assert report.status is Status.FAILED
+        assert line in report.summary()
+        assert "canary" not in report.summary()
+
+    @pytest.mark.parametrize("name", ["HUB_TOKEN", "hub_token", "HUB_OF_TOMORROW"])
+    @pytest.mark.parametrize("value", [TOKEN, "canary-other"])
+    def test_a_system_owns_its_names(
+        self, name: str, value: str, start: Callable[..., Two]
+    ) -> None:
+        asked: list[Call] = []
+
+        def listen(call: Call) -> Answer:
+            asked.append(call)
+            return hub(call)
+
+        memory.put("other", value)
+        env = EnvironmentSecrets.of("test", {"env": {name: "memory://other"}})
+        self.refused(
+            together(start(hub=listen).hub, env),
+            f"{name} belongs to [hub], which is there too: remove it from [env]",
+        )
+        assert asked == []  # before anything is read or asked
+        with mlauth.activate(env):  # alone it may be set
+            assert os.environ[name] == value
+
+    def test_two_owners_with_two_values_are_refused(self, start: Callable[..., Two]) -> None:
+        first, second = start().hub, start().hub
+        mirror = Mirror.of("test", {"url": second.url, "token": "memory://hub"})
+        self.refused(
+            together(first, mirror),
+            "HUB_URL would get one value from [hub] and another from [mirror]: "
+            "leave one of them away",
+        )
+
+    def test_two_owners_with_one_value_are_not(self, start: Callable[..., Two]) -> None:
+        first = start().hub
+        mirror = Mirror.of("test", {"url": first.url, "token": "memory://hub"})
+        with mlauth.activate(together(first, mirror)) as activation:
+            assert activation.accounts == {"hub": "hub-prod", "mirror": "hub-prod"}
+            assert os.environ["HUB_TOKEN"] == TOKEN
+
+    def test_what_one_empties_the_other_cannot_set(self, start: Callable[..., Two]) -> None:
+        class Emptying(Mirror):
+            def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
+                return Exports(emptied=("HUB_TOKEN",))
+
+        first = start().hub
+        other = Emptying.of("test", {"url": first.url, "token": "memory://hub"})
+        self.refused(
+            together(other, first),
+            "HUB_TOKEN would get one value from [mirror] and another from [hub]: "
+            "leave one of them away",
+        )

@@ -142,6 +142,18 @@ class Credentials(BaseModel):
     def hosts(self) -> tuple[str, ...]:
         """Return the hosts that the values would be sent to: names or addresses without ports."""
 
+    def ca(self, environment: Mapping[str, str]) -> str | None:
+        """Return the CA bundle that the service's certificate is from, or None: a usual one.
+
+        Returns:
+            A path or PEM text; by default the field `ca_bundle`, if there is one.
+        """
+        return getattr(self, "ca_bundle", None)
+
+    def variables(self) -> tuple[str, ...]:
+        """Return the variables whose names a person chose; those of the system are in `owned`."""
+        return ()
+
     @abstractmethod
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look at the environment around the fields.

@@ -46,6 +46,10 @@ class EnvironmentSecrets(Credentials):
         """See `Credentials.hosts`: mlauth sends the values to nobody."""
         return ()
 
+    def variables(self) -> tuple[str, ...]:
+        """See `Credentials.variables`."""
+        return tuple(self.env)
+
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """See `Credentials.configured`."""
         return []

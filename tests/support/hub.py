@@ -27,9 +27,12 @@ class HubCredentials(Credentials):
 
     system: ClassVar[str] = "hub"
     title: ClassVar[str] = "Hub"
+    owned: ClassVar[tuple[str, ...]] = ("HUB_*",)
 
     url: str = Field(title="URL", description="The hub.")
     token: SecretReference = Field(title="Token", description="Where the token lives.")
+
+    ca_bundle: str | None = Field(default=None, title="CA bundle", description="The hub's CA.")
 
     def hosts(self) -> tuple[str, ...]:
         return ("127.0.0.1",)

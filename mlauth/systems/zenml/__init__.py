@@ -145,6 +145,12 @@ class ZenMLCredentials(Credentials):
         """See `Credentials.hosts`."""
         return (host_of(self.store_url),)
 
+    def ca(self, environment: Mapping[str, str]) -> str | None:
+        """Return the field, or what ZenML's own client was given; see `Credentials.ca`."""
+        if not self.store_url.startswith("https"):
+            return None
+        return self.ca_bundle or ca_of(environment)
+
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look for near misses and left-overs; see `Credentials.configured`."""
         if self.ca_bundle:
@@ -174,7 +180,6 @@ class ZenMLCredentials(Credentials):
         return prove_server(
             self.store_url,
             stages,
-            ca=self.ca_bundle or ca_of(os.environ),
             key=values["api_key"],
             service_account=self.service_account,
             wanted={"stack": self.stack, "project": self.project},
@@ -193,7 +198,6 @@ class ZenMLCredentials(Credentials):
                 )
             proof = Proof()
         settings = {URL: self.store_url}
-        ca = self.ca_bundle or ca_of(os.environ)
         if os.environ.get(TYPE, "rest") != "rest":
             settings[TYPE] = "rest"  # left over from another store, it would win over the URL
         for name, variable in (
@@ -211,7 +215,7 @@ class ZenMLCredentials(Credentials):
             settings,
             (emptied,),
             (host_of(self.store_url),) if makes_a_detour(self.store_url) else (),
-            Isolation(self.store_url, ca if self.store_url.startswith("https") else None),
+            Isolation(self.store_url, trusts_run=self.ca(os.environ) is not None),
         )
 
 

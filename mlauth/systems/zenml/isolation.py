@@ -8,28 +8,20 @@ Facts: sources of ZenML 0.80.2 and 0.98.0 (`login/credentials_store.py`, `config
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlauth.errors import ActivationError
-
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 # Without the ZENML_ prefix; the prefixed name has no effect.
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
 VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
-
-_KIND = rb"(?:TRUSTED |X509 )?CERTIFICATE-----"
-_CERTIFICATE = re.compile(rb"-----BEGIN %b.+?-----END %b" % (_KIND, _KIND), re.DOTALL)
 
 # Of the user's configuration what is no secret and not about another server.
 _KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")
@@ -42,11 +34,13 @@ class Isolation:
 
     Attributes:
         store_url: the server that the client will use.
-        ca: the CA bundle, path or PEM text, that it is to trust, if that is not the usual one.
+        trusts_run: whether it is to trust what the run trusts (`mlauth.trust`), and not what
+            `ZENML_STORE_VERIFY_SSL` says: a bundle that is named there is copied to one file, which
+            so becomes the trust of every other run.
     """
 
     store_url: str
-    ca: str | None = None
+    trusts_run: bool = False
 
     def enter(self, folder: str) -> dict[str, str]:
         """Make a configuration directory in the run's folder; see `Scope.enter`."""
@@ -59,8 +53,8 @@ class Isolation:
             # JSON is YAML.
             (private / "config.yaml").write_text(json.dumps(kept), encoding="utf-8")
         variables = {CONFIG_PATH: str(private), LOCAL_STORES_PATH: stores, NO_DISK: "true"}
-        if self.ca is not None:
-            variables[VERIFY_SSL] = _keep_certificates(self.ca, stores)
+        if self.trusts_run and VERIFY_SSL in os.environ:
+            variables[VERIFY_SSL] = "true"
         return variables
 
     def keep(self) -> Callable[[], None]:
@@ -75,34 +69,6 @@ class Isolation:
     def swap(self) -> None:
         """Make ZenML, where it is imported already, read its configuration anew."""
         _set_client({})
-
-
-def _keep_certificates(ca: str, stores: str) -> str:
-    """Keep a CA bundle where ZenML's client takes it as it is, in a file named after its content.
-
-    Any other bundle the client copies to one file, which so becomes the trust of every other run.
-    """
-    folder = Path(stores, "certificates")
-    try:
-        bundle = ca.encode() if "-----BEGIN" in ca else Path(ca).read_bytes()
-        # Nothing else: somebody may keep a private key in the same file.
-        content = b"\n".join([*_CERTIFICATE.findall(bundle), b""])
-        file = folder / f"mlauth-{hashlib.sha256(content).hexdigest()[:32]}.pem"
-        if not file.is_file() or file.read_bytes() != content:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder)
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    out.write(content)
-                os.replace(temporary, file)  # whole, for a client that reads it meanwhile
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise ActivationError(
-            f"the CA bundle cannot be kept for ZenML's client in {folder}: {error.strerror}: give "
-            f"the run a directory that this user may write to, and name it in {LOCAL_STORES_PATH}"
-        ) from None
-    return str(file)
 
 
 def _config_directory() -> Path:

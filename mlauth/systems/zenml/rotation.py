@@ -45,9 +45,10 @@ from mlauth.signals import uninterrupted
 from mlauth.stages import Connection, Stages
 from mlauth.stores import schemes
 from mlauth.storing import SecretStore
-from mlauth.systems.zenml import Administrator, ZenMLCredentials, ca_of, key_problem
+from mlauth.systems.zenml import Administrator, ZenMLCredentials, key_problem
 from mlauth.systems.zenml.server import connect, current_user, log_in, prove_server
 from mlauth.text import plain
+from mlauth.trust import certificates
 
 DAY = 24 * 60
 _MOST_MINUTES = 365 * DAY
@@ -512,7 +513,8 @@ def _is_refusal(answer: Answer) -> bool:
 
 
 def _ca(credentials: ZenMLCredentials) -> str | None:
-    return credentials.ca_bundle or ca_of(os.environ)
+    ca = credentials.ca(os.environ)
+    return certificates([ca] if ca else [], os.environ)
 
 
 def _after(rotated: str, minutes: int) -> datetime | None:
