@@ -77,11 +77,12 @@ def check(job: Job) -> tuple[str, str, int | None, str]:
         report = json.loads(done.stdout)
     except ValueError:
         return "wrong use", done.stderr.strip(), done.exit_code, done.output
-    for stage in report["stages"]:
+    stages = [(each["system"], stage) for each in report["systems"] for stage in each["stages"]]
+    for system, stage in stages:
         if stage["status"] == report["status"] != "passed":
-            line = f"{stage['system']}, {stage['stage']}: {stage['detail']}"
+            line = f"{system}, {stage['stage']}: {stage['detail']}"
             return report["status"], line, done.exit_code, done.output
-    warnings = [warning for stage in report["stages"] for warning in stage["warnings"]]
+    warnings = [warning for _, stage in stages for warning in stage["warnings"]]
     return report["status"], "; ".join(warnings), done.exit_code, done.output
 
 

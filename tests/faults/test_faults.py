@@ -66,7 +66,7 @@ class Cell:
             (rf"within {network.SOON:g} s", "within 30 s"),
             # A time limit in another, a moment apart: which is noticed depends on the machine.
             (r"[^\s:]+ gave no answer in time: ", LATE),
-            (r"(https://[a-z.]+)\S* gave no answer within 30 s; ", r"\1: no answer within 30 s: "),
+            (r"(https://[a-z.]+)\S* gave no answer within 30 s: ", r"\1: no answer within 30 s: "),
         ):
             said = re.sub(found, shown, said)
         return said
