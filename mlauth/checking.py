@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
-from mlauth import hosts, masking
+from mlauth import hosts
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     CheckFailed,
@@ -24,7 +24,6 @@ from mlauth.errors import (
     StoreError,
     is_unknown,
 )
-from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
 from mlauth.owners import trespass, two_values
 from mlauth.references import SecretReference
@@ -39,25 +38,7 @@ from mlauth.resolving import Expired, all_or_errors, try_all
 from mlauth.stages import Stages, recorded
 from mlauth.stores import StoredSecret
 from mlauth.storing import hosts_of
-from mlauth.systems import Credentials, Exports, Proof
-from mlauth.systems.zenml import (
-    API_KEY,
-    API_TOKEN,
-    TYPE,
-    URL,
-    ca_of,
-    host_of,
-    is_off,
-    key_problem,
-    near_misses,
-    refuse_ca,
-    refuse_detour,
-    refuse_netrc,
-    refuse_password,
-    url_problem,
-)
-from mlauth.systems.zenml.isolation import VERIFY_SSL
-from mlauth.systems.zenml.server import prove_server
+from mlauth.systems import Credentials, Exports, Proof, load, names
 from mlauth.trust import certificates
 
 if TYPE_CHECKING:
@@ -91,13 +72,19 @@ class Checked(NeverPickled):
 
 
 def check(
-    subject: Subject | None = None, *, timeout: float = 30.0, config: str = DEFAULT_FILE
+    subject: Subject | None = None,
+    *,
+    systems: Sequence[str] = (),
+    timeout: float = 30.0,
+    config: str = DEFAULT_FILE,
 ) -> CheckReport:
     """Find out, against the real services, whether credentials work. Exports nothing.
 
     Args:
         subject: a profile's name, a profile or credentials; None for what the environment of
             this process holds.
+        systems: names of systems: each must be there, and no other is checked. By default every
+            one that is there.
         timeout: seconds for everything together.
         config: the file of the profiles, for a name.
 
@@ -106,13 +93,29 @@ def check(
 
     Raises:
         InvalidProfile: the profile cannot be read.
+        UnknownSystem: there is no system of that name.
     """
     deadline = Deadline(timeout)
+    wanted = [load(name) for name in systems]
+    title, failed = "the environment of this process", list[SystemReport]()
+    expired: Expired = "refuse"
     if subject is None:
-        report = SystemReport("zenml", "ZenML")
-        in_time(deadline, [report], [lambda: _check_environment(Stages(report, deadline.inner()))])
-        return CheckReport("the environment of this process", [report])
-    return check_all(subject, deadline, config=config)[0]
+        found, failed = _in_environment(systems or names())
+    else:
+        title, found, expired = _found(subject, config)
+        if systems:
+            found = [item for item in found if item.system in systems]
+    there = {*(item.system for item in found), *(report.system for report in failed)}
+    for cls in wanted:
+        if cls.system not in there:
+            line = _unset(cls) if subject is None else f"{title} has no [{cls.system}]: add it"
+            failed.append(_failed(cls.system, cls.title, line))
+    if not found and not failed:
+        known = [each for each in map(load, names()) if each.found_in]
+        line = "; ".join(map(_unset, known)) + ": set them, or name a profile"
+        failed.append(_failed("mlauth", "", line))
+    checks = _check_each(found, deadline, verify=True, expired=expired)
+    return CheckReport(title, [*(each.report for each in checks), *failed])
 
 
 def check_all(
@@ -129,17 +132,52 @@ def check_all(
     Raises:
         InvalidProfile: the profile cannot be read.
     """
-    expired: Expired = "refuse"
-    if isinstance(subject, Credentials):
-        found, title = [subject], f"{subject.system} credentials"
-    else:
-        title = "the profile"
-        if isinstance(subject, str):
-            from mlauth.profiles import load_profile  # most steps have no profile
+    title, found, expired = _found(subject, config)
+    checks = _check_each(found, deadline, verify=verify, expired=expired)
+    return CheckReport(title, [each.report for each in checks]), checks
 
-            title = f"profile {subject!r} of {config}"
-            subject = load_profile(subject, config)
-        found, expired = subject.credentials(), subject.expired
+
+def _found(subject: Subject, config: str) -> tuple[str, list[Credentials], Expired]:
+    if isinstance(subject, Credentials):
+        return f"{subject.system} credentials", [subject], "refuse"
+    if not isinstance(subject, str):
+        return "the profile", subject.credentials(), subject.expired
+    from mlauth.profiles import load_profile  # most steps have no profile
+
+    profile = load_profile(subject, config)
+    return f"profile {subject!r} of {config}", profile.credentials(), profile.expired
+
+
+def _in_environment(systems: Iterable[str]) -> tuple[list[Credentials], list[SystemReport]]:
+    """Return what of systems is in the environment, and the reports of what cannot be used."""
+    found, failed = [], []
+    for name in systems:
+        title = ""
+        try:
+            cls = load(name)
+            title = cls.title
+            credentials = cls.from_environment(os.environ)
+        except MLAuthError as error:
+            failed.append(_failed(name, title, str(error)))
+        else:
+            found += [credentials] if credentials else []
+    return found, failed
+
+
+def _unset(cls: type[Credentials]) -> str:
+    variables = ", ".join(cls.found_in.values())
+    which = f", so {cls.title} would {cls.otherwise}" if cls.otherwise else ""
+    return f"no variable of {cls.title} is set here{f' ({variables})' if variables else ''}{which}"
+
+
+def _failed(system: str, title: str, line: str) -> SystemReport:
+    result = StageResult(system, Stage.CONFIGURED, Status.FAILED, line)
+    return SystemReport(system, title, [result])
+
+
+def _check_each(
+    found: list[Credentials], deadline: Deadline, *, verify: bool, expired: Expired
+) -> list[Checked]:
     checks = [Checked(item, SystemReport(item.system, item.title)) for item in found]
     bundles = [ca for each in found if (ca := each.ca(os.environ))]
     trust = cache(partial(certificates, bundles, os.environ))
@@ -154,7 +192,7 @@ def check_all(
         for each, report, error in zip(checks, reports, ended, strict=True)
     ]
     _add_exports(checks)
-    return CheckReport(title, reports), checks
+    return checks
 
 
 def _add_exports(checks: Iterable[Checked]) -> None:
@@ -259,7 +297,9 @@ def _walk(
         answers = try_all(credentials.references().values(), deadline, expired=expired)
         result.detail, result.warnings, values = _resolved(credentials, answers)
     with recorded(report, Stage.WELL_FORMED):
-        credentials.well_formed(values)
+        problem = credentials.malformed(values)
+        if problem:
+            raise InvalidCredentials(problem)
     check.values = values
     if verify:
         check.proof = credentials.prove(values, Stages(report, deadline, trust))
@@ -286,48 +326,3 @@ def _resolved(
     ]
     values = {name: secrets[ref].value for name, ref in references.items()}
     return ", ".join(details), warnings, values
-
-
-def _check_environment(stages: Stages) -> None:
-    """Check what ZenML's own client would find in the environment of this process."""
-    with stages.stage(Stage.CONFIGURED) as result:
-        result.warnings += near_misses(os.environ, wrong_if_missing=True)
-        refuse_password(os.environ)
-        url, key, token = (os.environ.get(name, "") for name in (URL, API_KEY, API_TOKEN))
-        if not url:
-            raise StageFailed(f"{URL} is not set: ZenML would run on a local store here")
-        problem = url_problem(url)
-        if not problem and url.startswith("http://") and not is_loopback(url):
-            problem = "sends the key over the network in clear: use https"
-        if problem:
-            raise StageFailed(f"{URL} {problem}")
-        refused = hosts.refusal([host_of(url)])
-        if refused:
-            raise StageFailed(refused)
-        if not key and not token:
-            raise StageFailed(f"neither {API_KEY} nor {API_TOKEN} is set")
-        if os.environ.get(TYPE, "rest") != "rest":
-            raise StageFailed(f"{TYPE} is not 'rest', so ZenML does not use {URL}: remove it")
-        if key and token:
-            result.warnings.append(
-                f"{API_TOKEN} is set too: ZenML's client ignores it and logs in with the key"
-            )
-        refuse_ca(url, os.environ)
-        refuse_netrc(url)
-        refuse_detour(url)
-        if is_off(os.environ.get(VERIFY_SSL, "")):
-            result.warnings.append(f"{VERIFY_SSL} is off: ZenML's client does not verify TLS")
-        result.detail = f"{URL} and {API_KEY if key else API_TOKEN} are set"
-    masking.register([key or token])
-    if key:
-        with stages.stage(Stage.WELL_FORMED):
-            problem = key_problem(key)
-            if problem:
-                raise StageFailed(f"the value of {API_KEY} {problem}")
-    prove_server(
-        url.rstrip("/"),
-        stages,
-        ca=ca_of(os.environ),
-        key=SecretStr(key) if key else None,
-        token=None if key else SecretStr(token),
-    )

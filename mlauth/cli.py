@@ -118,15 +118,20 @@ def main() -> None:
 @main.command("check")
 @_with_profile
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.argument("systems", nargs=-1, metavar="[SYSTEM]...")
 @_one_line_errors(WRONG_USE)
-def check_command(profile: str | None, config: str | None, as_json: bool) -> None:
+def check_command(
+    profile: str | None, config: str | None, as_json: bool, systems: tuple[str, ...]
+) -> None:
     """Find out if credentials work: those of a profile, else of the environment.
+
+    Each SYSTEM that is named must be there, and no other is checked.
 
     Exit code: 0 passed, 1 failed, 3 unknown (a service gave no answer; the credentials may be
     fine), 2 wrong use or configuration.
     """
     chosen = _settings(profile, config)
-    report = check(chosen.profile, timeout=chosen.timeout, config=chosen.config)
+    report = check(chosen.profile, systems=systems, timeout=chosen.timeout, config=chosen.config)
     if as_json:
         _say(json.dumps(report.to_dict(), indent=2))
     else:

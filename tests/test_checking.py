@@ -415,7 +415,14 @@ class TestTheEnvironment:
 
     def test_nothing_at_all_would_run_on_a_local_store(self) -> None:
         detail = failed(self.given(), Stage.CONFIGURED)
-        assert detail == "ZENML_STORE_URL is not set: ZenML would run on a local store here"
+        assert detail == (
+            "no variable of ZenML is set here (ZENML_STORE_URL, ZENML_STORE_API_KEY), so ZenML "
+            "would run on a local store: set them, or name a profile"
+        )
+        report = self.given(ZENML_STORE_API_KEY=self.account.key)
+        assert failed(report, Stage.CONFIGURED) == (
+            "ZENML_STORE_URL is not set: ZenML would run on a local store here"
+        )
 
     def test_near_misses_are_named_with_the_right_names(self) -> None:
         detail = failed(self.given(ZENML_URL="https://canary"), Stage.CONFIGURED)
@@ -432,8 +439,14 @@ class TestTheEnvironment:
         ("variables", "said"),
         [
             ({}, "neither ZENML_STORE_API_KEY nor ZENML_STORE_API_TOKEN is set"),
-            ({"ZENML_STORE_URL": "http://10.0.0.1"}, "in clear: use https"),
-            ({"ZENML_STORE_URL": "canary"}, "ZENML_STORE_URL must start with https://"),
+            (
+                {"ZENML_STORE_URL": "http://10.0.0.1", "ZENML_STORE_API_KEY": "x"},
+                "in clear: use https",
+            ),
+            (
+                {"ZENML_STORE_URL": "canary", "ZENML_STORE_API_KEY": "x"},
+                "ZENML_STORE_URL: must start with https://",
+            ),
             ({"ZENML_STORE_API_KEY": "x", "ZENML_STORE_TYPE": "sql"}, "is not 'rest'"),
             ({"ZENML_STORE_USERNAME": "canary"}, "ZENML_STORE_USERNAME is set"),
             ({"ZENML_API_KEY": "canary"}, "the name is ZENML_STORE_API_KEY"),

@@ -15,8 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile, Stage, Status, ZenMLCredentials
-from mlauth.errors import CheckFailed, InvalidCredentials
+from mlauth import EnvironmentSecrets, Profile, Stage, Status, ZenMLCredentials, systems
+from mlauth.errors import CheckFailed, InvalidCredentials, UnknownSystem
 from mlauth.stages import Stages
 from mlauth.stores import memory
 from mlauth.systems import Credentials, Exports, Proof
@@ -45,7 +45,7 @@ class Two:
 
     profile: Profile
     zenml: Credentials
-    hub: Credentials
+    hub: HubCredentials
 
 
 class _Profile(Profile):
@@ -130,10 +130,10 @@ def test_a_system_that_is_not_zenml_is_told_of(
 def test_a_step_returns_what_each_said(start: Callable[..., Two]) -> None:
     two = start()
     report = mlauth.check(two.profile)
-    systems = steps._facts(report)["systems"]
-    assert systems["hub"] == {"account": "hub-prod", "server_version": "7.1"}
-    assert systems["zenml"]["account"] == "flows"
-    assert steps._facts(mlauth.check(two.hub)) == systems["hub"]
+    said = steps._facts(report)["systems"]
+    assert said["hub"] == {"account": "hub-prod", "server_version": "7.1"}
+    assert said["zenml"]["account"] == "flows"
+    assert steps._facts(mlauth.check(two.hub)) == said["hub"]
 
 
 def test_a_token_that_is_refused_fails_though_another_service_hangs(
@@ -268,4 +268,82 @@ class TestOneValueForEachVariable:
             together(other, first),
             "HUB_TOKEN would get one value from [mirror] and another from [hub]: "
             "leave one of them away",
+        )
+
+
+class TestTheEnvironment:
+    """What `mlauth check` without a profile looks at, where there are several systems."""
+
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(systems._OURS, "hub", "tests.support.hub:HubCredentials")
+
+    @pytest.fixture
+    def both(
+        self, start: Callable[..., Two], monkeypatch: pytest.MonkeyPatch
+    ) -> pytest.MonkeyPatch:
+        two = start()
+        assert isinstance(two.zenml, ZenMLCredentials)
+        monkeypatch.setenv("ZENML_STORE_URL", two.zenml.store_url)
+        monkeypatch.setenv("ZENML_STORE_API_KEY", api_key())
+        monkeypatch.setenv("HUB_URL", two.hub.url)
+        monkeypatch.setenv("HUB_TOKEN", TOKEN)
+        return monkeypatch
+
+    def test_every_system_that_is_there_is_asked(self, both: pytest.MonkeyPatch) -> None:
+        report = mlauth.check()
+        assert report.accounts == {"zenml": "flows", "hub": "hub-prod"}
+        resolved = report.systems[1].results[1]
+        assert (resolved.stage, resolved.detail) == (Stage.RESOLVED, "token from env://HUB_TOKEN")
+        both.delenv("ZENML_STORE_URL")
+        both.delenv("ZENML_STORE_API_KEY")
+        assert mlauth.check().accounts == {"hub": "hub-prod"}
+
+    def test_a_near_miss_is_there_too(self, both: pytest.MonkeyPatch) -> None:
+        both.delenv("HUB_TOKEN")
+        both.delenv("HUB_URL")
+        both.setenv("HUB_KEY", TOKEN)
+        report = mlauth.check()
+        assert report.summary() == (
+            "hub, configured: HUB_KEY is not read by Hub: the name is HUB_TOKEN"
+        )
+        assert report.accounts == {"zenml": "flows"}
+        both.delenv("HUB_KEY")
+        both.setenv("HUB_TOKEN", TOKEN)
+        assert mlauth.check().summary() == "hub, configured: HUB_URL is not set"
+
+    def test_systems_that_are_named_must_be_there_and_are_checked_alone(
+        self, both: pytest.MonkeyPatch
+    ) -> None:
+        assert mlauth.check(systems=["hub"]).accounts == {"hub": "hub-prod"}
+        assert mlauth.check(systems=["hub", "zenml"]).status is Status.PASSED
+        both.delenv("HUB_TOKEN")
+        both.delenv("HUB_URL")
+        assert mlauth.check().status is Status.PASSED
+        report = mlauth.check(systems=["hub", "zenml"])
+        assert report.accounts == {"zenml": "flows"}
+        assert report.summary() == (
+            "hub, configured: no variable of Hub is set here (HUB_URL, HUB_TOKEN)"
+        )
+        with pytest.raises(UnknownSystem, match="no system is called 'hob'"):
+            mlauth.check(systems=["hob"])
+
+    def test_with_nothing_there_the_systems_are_named(self) -> None:
+        summary = mlauth.check().summary()
+        assert "no variable of ZenML is set here (ZENML_STORE_URL, ZENML_STORE_API_KEY)" in summary
+        assert "no variable of Hub is set here (HUB_URL, HUB_TOKEN)" in summary
+
+    def test_what_every_key_needs_is_looked_at(self, both: pytest.MonkeyPatch) -> None:
+        for token, said in (
+            (f"{TOKEN}\n", "the value of env://HUB_TOKEN has white space around or in it"),
+            ("changeme", "is a placeholder"),
+            ("canary", "is no token of the hub: those start with hub_"),
+        ):
+            both.setenv("HUB_TOKEN", token)
+            report = mlauth.check(systems=["hub"])
+            assert report.results[-1].stage is Stage.WELL_FORMED
+            assert said in report.summary()
+        both.setenv("HUB_URL", "http://hub.example.com")
+        assert mlauth.check(systems=["hub"]).summary() == (
+            "hub, configured: HUB_URL: http would send the key over the network in clear: use https"
         )

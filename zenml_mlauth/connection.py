@@ -34,8 +34,9 @@ from mlauth.report import (
     Status,
     SystemReport,
 )
+from mlauth.shapes import address_problem, host_of
 from mlauth.stages import Stages, recorded
-from mlauth.systems.zenml import host_of, near_misses, refuse_detour, refuse_netrc, url_problem
+from mlauth.systems.zenml import ZenMLCredentials, refuse_detour, refuse_netrc
 from mlauth.systems.zenml.server import connect, prove_server, refusal, server_info
 
 OnFailure = Literal["fail", "warn"]
@@ -201,7 +202,7 @@ def _refuse_host(report: SystemReport) -> None:
     url = _server_url()
     with recorded(report, Stage.CONFIGURED):
         # Else ZenML's client might ask another host than the one that is looked for in the file.
-        problem = None if url is None else url_problem(url)
+        problem = None if url is None else address_problem(url)
         if problem:
             raise StageFailed(f"the URL of ZenML's client {problem}")
         refused = hosts.refusal([] if url is None else [host_of(url)])
@@ -242,7 +243,7 @@ def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
     wanted = "a service account" if service_account is None else repr(service_account)
     line = f"ZenML's client uses the local store of this machine, not a server as {wanted}"
     try:
-        near_misses(os.environ, wrong_if_missing=True)
+        ZenMLCredentials.refuse_near_misses(os.environ)
     except MLAuthError as error:
         raise StageFailed(f"{line}: {error}") from None
     raise StageFailed(

@@ -6,20 +6,31 @@ own client reads, and a probe that proves against the real service that they wor
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mlauth.errors import InvalidCredentials, UnknownSystem
 from mlauth.forks import load as load_module
+from mlauth.net.route import is_loopback
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
+from mlauth.shapes import address_problem, host_of, secret_problem, text_problem
 from mlauth.stages import Stages
 from mlauth.text import plain
 
@@ -96,15 +107,27 @@ class Proof(NeverPickled):
     ids: dict[str, str] = field(default_factory=dict)
 
 
+class _Address:
+    """Marks a field that is the address of a service."""
+
+
+Address: TypeAlias = Annotated[str, _Address()]
+
+
 class Credentials(BaseModel):
     """What every system's credentials have.
 
     A field says its name, type, title, description and default here alone: steps, blocks and the
     tables in docs/ are made from it. So is what they say of the system, from the class's docstring.
+    A field that is the service's URL has the type `Address`, one that holds a secret the type
+    `SecretReference`.
 
     Attributes:
         system: its name everywhere: section, step `<name>_login`, extra.
         title: its name for people.
+        found_in: for fields, the variables in which the system's own client finds them.
+        near_misses: names that people write for these variables, to the right ones.
+        otherwise: what the client does where a variable is missing, as in `runs elsewhere`.
         owned: the variables that only this system sets or empties; `*` stands for any characters.
     """
 
@@ -112,7 +135,43 @@ class Credentials(BaseModel):
 
     system: ClassVar[str]
     title: ClassVar[str]
+    found_in: ClassVar[Mapping[str, str]] = {}
+    near_misses: ClassVar[Mapping[str, str]] = {}
+    otherwise: ClassVar[str] = ""
     owned: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("*")
+    @classmethod
+    def _is_sound(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        is_address = info.field_name in cls._addresses()
+        problem = address_problem(value) if is_address else text_problem(value)
+        if problem:
+            raise ValueError(problem)
+        return value.rstrip("/") if is_address else value
+
+    @model_validator(mode="after")
+    def _is_safe(self: C) -> C:
+        for name in self._addresses():
+            url = getattr(self, name)
+            if url is None or not url.startswith("http://") or is_loopback(url):
+                continue
+            if not getattr(self, "allow_insecure", False):
+                allowed = "allow_insecure" in type(self).model_fields
+                raise ValueError(
+                    f"{name}: http would send the key over the network in clear: use https"
+                    + (", or set allow_insecure if the network is protected otherwise" * allowed)
+                )
+        return self
+
+    @classmethod
+    def _addresses(cls) -> list[str]:
+        return [
+            name
+            for name, field in cls.model_fields.items()
+            if any(isinstance(each, _Address) for each in field.metadata)
+        ]
 
     @classmethod
     def of(cls: type[C], where: str, fields: Mapping[str, Any]) -> C:
@@ -130,6 +189,59 @@ class Credentials(BaseModel):
         except ValidationError as error:
             raise InvalidCredentials(f"{where}: {in_one_line(error)}") from None
 
+    @classmethod
+    def from_environment(cls: type[C], environment: Mapping[str, str]) -> C | None:
+        """Return what the system's own client would use in an environment, or None: nothing.
+
+        Secret fields are `env://` references.
+
+        Raises:
+            InvalidCredentials: something of it is there, and the client cannot use it.
+        """
+        cls.refuse_near_misses(environment)
+        return cls._from_variables(environment, cls.found_in)
+
+    @classmethod
+    def refuse_near_misses(cls, environment: Mapping[str, str]) -> None:
+        """Refuse a variable that the client ignores where the right one is missing.
+
+        Raises:
+            InvalidCredentials: there is one.
+        """
+        for wrong, right in cls.near_misses.items():
+            if wrong in environment and not environment.get(right):
+                which = f", which would {cls.otherwise}" if cls.otherwise else ""
+                raise InvalidCredentials(
+                    f"{wrong} is not read by {cls.title}{which}: the name is {right}"
+                )
+
+    @classmethod
+    def _from_variables(
+        cls: type[C], environment: Mapping[str, str], variables: Mapping[str, str]
+    ) -> C | None:
+        there = {
+            each: environment[name] for each, name in variables.items() if environment.get(name)
+        }
+        if not there:
+            return None
+        for each, name in variables.items():
+            declared = cls.model_fields[each]
+            if each not in there and declared.is_required():
+                which = f": {cls.title} would {cls.otherwise} here" if cls.otherwise else ""
+                raise InvalidCredentials(f"{name} is not set{which}")
+            if each in there and SecretReference in (
+                declared.annotation,
+                *get_args(declared.annotation),
+            ):
+                there[each] = f"env://{name}"
+        try:
+            return cls(**there)
+        except ValidationError as error:
+            line = in_one_line(error)
+        for each, name in variables.items():
+            line = re.sub(f"(^|; ){each}: ", rf"\1{name}: ", line)
+        raise InvalidCredentials(line)
+
     def references(self) -> dict[str, SecretReference]:
         """Return the references among the fields, by field name."""
         return {
@@ -138,9 +250,10 @@ class Credentials(BaseModel):
             if isinstance(value := getattr(self, name), SecretReference)
         }
 
-    @abstractmethod
     def hosts(self) -> tuple[str, ...]:
         """Return the hosts that the values would be sent to: names or addresses without ports."""
+        urls = [getattr(self, name) for name in self._addresses()]
+        return tuple(host_of(url) for url in urls if url is not None)
 
     def ca(self, environment: Mapping[str, str]) -> str | None:
         """Return the CA bundle that the service's certificate is from, or None: a usual one.
@@ -154,7 +267,6 @@ class Credentials(BaseModel):
         """Return the variables whose names a person chose; those of the system are in `owned`."""
         return ()
 
-    @abstractmethod
     def configured(self, environment: Mapping[str, str]) -> list[str]:
         """Look at the environment around the fields.
 
@@ -164,14 +276,34 @@ class Credentials(BaseModel):
         Raises:
             InvalidCredentials: it makes these credentials useless.
         """
+        return [
+            f"{wrong} is ignored by {self.title} (it reads {right}): remove it"
+            for wrong, right in self.near_misses.items()
+            if wrong in environment
+        ]
 
-    @abstractmethod
-    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
-        """Look at the values of the references, without the service.
+    def malformed(self, values: Mapping[str, SecretStr]) -> str | None:
+        """Say in one line which values cannot be right, without showing them, or return None."""
+        problems = [
+            f"the value of {reference} {problem}"
+            for name, reference in self.references().items()
+            if (problem := self.value_problem(name, values[name]))
+        ]
+        return "; ".join(problems) or None
 
-        Raises:
-            InvalidCredentials: a value cannot be right; the message does not show it.
+    def value_problem(self, field: str, value: SecretStr) -> str | None:
+        """Say why a value cannot be that of a field, without showing it, or return None.
+
+        What is no key, token or the like (free text, a certificate) needs one of its own.
         """
+        return secret_problem(value.get_secret_value()) or self.well_formed(field, value)
+
+    def well_formed(self, field: str, value: SecretStr) -> str | None:
+        """Say why a value does not have the system's own shape, or return None.
+
+        White space, quotes, placeholders and what else no key has were looked for already.
+        """
+        return None
 
     @abstractmethod
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from mlauth.errors import InvalidCredentials
 from mlauth.references import SecretReference
 from mlauth.stages import Stages
 from mlauth.systems import Credentials, Exports, Proof, owner_problem
@@ -42,27 +41,13 @@ class EnvironmentSecrets(Credentials):
         """See `Credentials.references`."""
         return dict(self.env)
 
-    def hosts(self) -> tuple[str, ...]:
-        """See `Credentials.hosts`: mlauth sends the values to nobody."""
-        return ()
-
     def variables(self) -> tuple[str, ...]:
         """See `Credentials.variables`."""
         return tuple(self.env)
 
-    def configured(self, environment: Mapping[str, str]) -> list[str]:
-        """See `Credentials.configured`."""
-        return []
-
-    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
-        """Refuse what cannot be an environment variable; see `Credentials.well_formed`."""
-        problems = [
-            f"the value of {self.env[name]} {why}"
-            for name, value in values.items()
-            if (why := value_problem(name, value))
-        ]
-        if problems:
-            raise InvalidCredentials("; ".join(problems))
+    def value_problem(self, field: str, value: SecretStr) -> str | None:
+        """Say why a value cannot be that of an environment variable; any other text may be."""
+        return value_problem(field, value)
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
         """There is no service to ask; see `Credentials.prove`."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 
 from mlauth.references import SecretReference
-from mlauth.systems import Credentials, Exports, Proof
+from mlauth.systems import Address, Credentials, Exports, Proof
 
 
 class AcmeCredentials(Credentials):
@@ -19,7 +19,7 @@ class AcmeCredentials(Credentials):
     system: ClassVar[str] = "acme"
     title: ClassVar[str] = "Acme"
 
-    url: str = Field(title="URL", description="The shop.", examples=["https://acme.example.com"])
+    url: Address = Field(title="URL", description="The shop.", examples=["https://acme.example.com"])
     token: SecretReference = Field(
         title="Token", description="Where the token lives.", examples=["env://CI_ACME_TOKEN"]
     )
@@ -27,15 +27,6 @@ class AcmeCredentials(Credentials):
     spare: SecretReference | None = Field(
         default=None, title="Spare token", description="Where another token lives."
     )
-
-    def hosts(self):
-        return ()
-
-    def configured(self, environment):
-        return []
-
-    def well_formed(self, values):
-        pass
 
     def prove(self, values, stages):
         return Proof()

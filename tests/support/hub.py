@@ -16,7 +16,7 @@ from mlauth.report import (
     Stage,
 )
 from mlauth.stages import Stages
-from mlauth.systems import Credentials, Exports, Proof
+from mlauth.systems import Address, Credentials, Exports, Proof
 from tests.support.web import Answer, Call
 
 TOKEN = "hub_canary-token"
@@ -27,21 +27,18 @@ class HubCredentials(Credentials):
 
     system: ClassVar[str] = "hub"
     title: ClassVar[str] = "Hub"
+    found_in: ClassVar[Mapping[str, str]] = {"url": "HUB_URL", "token": "HUB_TOKEN"}
+    near_misses: ClassVar[Mapping[str, str]] = {"HUB_KEY": "HUB_TOKEN"}
     owned: ClassVar[tuple[str, ...]] = ("HUB_*",)
 
-    url: str = Field(title="URL", description="The hub.")
+    url: Address = Field(title="URL", description="The hub.")
     token: SecretReference = Field(title="Token", description="Where the token lives.")
 
     ca_bundle: str | None = Field(default=None, title="CA bundle", description="The hub's CA.")
 
-    def hosts(self) -> tuple[str, ...]:
-        return ("127.0.0.1",)
-
-    def configured(self, environment: Mapping[str, str]) -> list[str]:
-        return []
-
-    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
-        pass
+    def well_formed(self, field: str, value: SecretStr) -> str | None:
+        right = value.get_secret_value().startswith("hub_")
+        return None if right else "is no token of the hub: those start with hub_"
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
         stages.facts["server_url"] = self.url

@@ -38,10 +38,15 @@ def test_every_name_that_is_refused_is_named() -> None:
 
 def test_values_that_no_variable_can_hold_are_all_named() -> None:
     credentials = EnvironmentSecrets.of("x", {"env": {"A": "memory://a", "B": "memory://b"}})
-    with pytest.raises(InvalidCredentials) as caught:
-        credentials.well_formed({"A": SecretStr("a\0"), "B": SecretStr("b" * 200_000)})
-    assert "memory://a has a NUL" in str(caught.value)
-    assert "memory://b is too long" in str(caught.value)
+    problem = credentials.malformed({"A": SecretStr("a\0"), "B": SecretStr("b" * 200_000)}) or ""
+    assert "memory://a has a NUL" in problem
+    assert "memory://b is too long" in problem
+
+
+def test_any_other_text_is_a_value() -> None:
+    credentials = EnvironmentSecrets.of("x", {"env": {"A": "memory://a"}})
+    for text in ("-----BEGIN X\nY", '"quoted"', "changeme", "env://OTHER"):
+        assert credentials.malformed({"A": SecretStr(text)}) is None
 
 
 @pytest.mark.parametrize(

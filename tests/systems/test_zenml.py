@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from mlauth import ZenMLCredentials
 from mlauth.errors import InvalidCredentials
-from mlauth.systems.zenml import NEAR_MISSES, key_problem
 from mlauth.testing.systems import ServiceContract
 from mlauth.testing.web import Answer, Call
 from tests.systems.keys import api_key
@@ -131,18 +130,19 @@ def test_other_fields_are_looked_at_too() -> None:
     ],
 )
 def test_a_key_of_the_wrong_shape_says_what_is_wrong(key: str, said: str) -> None:
-    problem = key_problem(key)
+    problem = make().malformed({"api_key": SecretStr(key)})
     assert problem is not None
+    assert problem.startswith("the value of file:///run/secrets/zenml/api-key ")
     assert said in problem
     assert "canary" not in problem
 
 
 def test_keys_of_the_right_shape_are_taken() -> None:
-    assert key_problem(api_key()) is None
-    assert key_problem("ZENPROKEY_anything") is None
+    for key in (api_key(), "ZENPROKEY_anything"):
+        assert make().malformed({"api_key": SecretStr(key)}) is None
 
 
-@pytest.mark.parametrize(("wrong", "right"), NEAR_MISSES.items())
+@pytest.mark.parametrize(("wrong", "right"), ZenMLCredentials.near_misses.items())
 def test_a_near_miss_of_a_variable_is_warned_about(wrong: str, right: str) -> None:
     (warning,) = make().configured({wrong: "canary"})
     assert warning == f"{wrong} is ignored by ZenML (it reads {right}): remove it"

@@ -5,50 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
 from mlauth.errors import InvalidCredentials
-from mlauth.net.route import (
-    ca_problem,
-    has_plain_host,
-    is_loopback,
-    makes_a_detour,
-    netrc_problem,
-)
-from mlauth.references import SecretReference, holds_key
+from mlauth.net.route import ca_problem, makes_a_detour, netrc_problem
+from mlauth.references import SecretReference
+from mlauth.shapes import host_of
 from mlauth.stages import Stages
-from mlauth.systems import Credentials, Exports, Proof
+from mlauth.systems import Address, Credentials, Exports, Proof
 from mlauth.systems.zenml.isolation import VERIFY_SSL, Isolation
 from mlauth.systems.zenml.server import CLIENT, prove_server
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
 URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
-# Names that people write for those above. ZenML ignores them and runs on a local store instead.
-NEAR_MISSES = {
-    "ZENML_URL": URL,
-    "ZENML_SERVER_URL": URL,
-    "ZENML_STORE_SERVER_URL": URL,
-    "ZENML_HOST": URL,
-    "ZENML_API_KEY": API_KEY,
-    "ZENML_STORE_APIKEY": API_KEY,
-    "ZENML_STORE_KEY": API_KEY,
-    "ZENML_KEY": API_KEY,
-    "ZENML_SERVICE_ACCOUNT_API_KEY": API_KEY,
-    "ZENML_API_TOKEN": API_TOKEN,
-    "ZENML_TOKEN": API_TOKEN,
-    "ZENML_STORE_TOKEN": API_TOKEN,
-}
 _PASSWORDS = ("ZENML_STORE_USERNAME", "ZENML_STORE_PASSWORD")
-_PLACEHOLDER = re.compile(
-    r"<.*>|\$?\{.*\}|\$\w+|x{3,}|\*{3,}|\.{3,}|(your|my|change|replace|insert|todo|example|dummy|"
-    r"placeholder|secret|none|null)([-_ ].*|me)?",
-    re.IGNORECASE,
-)
 
 
 class ZenMLCredentials(Credentials):
@@ -60,9 +34,26 @@ class ZenMLCredentials(Credentials):
 
     system: ClassVar[str] = "zenml"
     title: ClassVar[str] = "ZenML"
+    found_in: ClassVar[Mapping[str, str]] = {"store_url": URL, "api_key": API_KEY}
+    # ZenML ignores these and runs on a local store instead.
+    near_misses: ClassVar[Mapping[str, str]] = {
+        "ZENML_URL": URL,
+        "ZENML_SERVER_URL": URL,
+        "ZENML_STORE_SERVER_URL": URL,
+        "ZENML_HOST": URL,
+        "ZENML_API_KEY": API_KEY,
+        "ZENML_STORE_APIKEY": API_KEY,
+        "ZENML_STORE_KEY": API_KEY,
+        "ZENML_KEY": API_KEY,
+        "ZENML_SERVICE_ACCOUNT_API_KEY": API_KEY,
+        "ZENML_API_TOKEN": API_TOKEN,
+        "ZENML_TOKEN": API_TOKEN,
+        "ZENML_STORE_TOKEN": API_TOKEN,
+    }
+    otherwise: ClassVar[str] = "run on a local store"
     owned: ClassVar[tuple[str, ...]] = ("ZENML_*", "DISABLE_CREDENTIALS_DISK_CACHING")
 
-    store_url: str = Field(
+    store_url: Address = Field(
         title="Server URL",
         description="The ZenML server, https://…; http only to the flow's own machine.",
         examples=["https://zenml.example.com"],
@@ -106,44 +97,32 @@ class ZenMLCredentials(Credentials):
         description="Let http go beyond the flow's own machine, in clear.",
     )
 
+    _variable: str = PrivateAttr("")  # where ZenML's client finds the key or token already
+
     @field_validator("store_url")
     @classmethod
-    def _is_a_url(cls, url: str) -> str:
-        problem = url_problem(url)
-        if problem:
-            raise ValueError(problem)
-        return url.rstrip("/")
+    def _has_no_api_path(cls, url: str) -> str:
+        if url.endswith("/api/v1"):
+            raise ValueError("must be the server's address, without /api/v1")
+        return url
 
-    @field_validator("service_account", "stack", "project", "ca_bundle")
     @classmethod
-    def _is_not_empty(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError("is empty: leave it away, or give a name")
-        if value is not None and "{{" in value:
-            raise ValueError("is a template that nothing replaced: check the name in it")
-        if value is not None and holds_key(value):
-            raise ValueError(
-                "a literal key stands where a name belongs; it has probably been stored in clear: "
-                "rotate it, and put it into a store"
+    def from_environment(cls, environment: Mapping[str, str]) -> ZenMLCredentials | None:
+        """See `Credentials.from_environment`; of a login there is only a token."""
+        cls.refuse_near_misses(environment)
+        refuse_password(environment)
+        variable = API_KEY if environment.get(API_KEY) else API_TOKEN
+        if environment.get(URL) and not environment.get(variable):
+            raise InvalidCredentials(f"neither {API_KEY} nor {API_TOKEN} is set")
+        if environment.get(URL) and environment.get(TYPE, "rest") != "rest":
+            raise InvalidCredentials(
+                f"{TYPE} is not 'rest', so ZenML does not use {URL}: remove it"
             )
-        return value
-
-    @model_validator(mode="after")
-    def _is_safe(self) -> ZenMLCredentials:
-        if (
-            self.store_url.startswith("http://")
-            and not self.allow_insecure
-            and not is_loopback(self.store_url)
-        ):
-            raise ValueError(
-                "store_url: http would send the key over the network in clear: use https, or set "
-                "allow_insecure if the network is protected otherwise"
-            )
-        return self
-
-    def hosts(self) -> tuple[str, ...]:
-        """See `Credentials.hosts`."""
-        return (host_of(self.store_url),)
+        found = cls._from_variables(environment, {**cls.found_in, "api_key": variable})
+        if found is not None:
+            found._variable = variable  # noqa: SLF001 - of this class
+            refuse_detour(found.store_url)
+        return found
 
     def ca(self, environment: Mapping[str, str]) -> str | None:
         """Return the field, or what ZenML's own client was given; see `Credentials.ca`."""
@@ -161,26 +140,29 @@ class ZenMLCredentials(Credentials):
             refuse_ca(self.store_url, environment)
         refuse_password(environment)
         refuse_netrc(self.store_url)
-        warnings = near_misses(environment)
+        warnings = super().configured(environment)
         if not self.ca_bundle and is_off(environment.get(VERIFY_SSL, "")):
             warnings.append(
                 f"{VERIFY_SSL} is off: mlauth verifies TLS all the same, but the flow's ZenML "
                 "client will not; give ca_bundle and remove the variable"
             )
+        if self._variable == API_KEY and environment.get(API_TOKEN):
+            warnings.append(
+                f"{API_TOKEN} is set too: ZenML's client ignores it and logs in with the key"
+            )
         return warnings
 
-    def well_formed(self, values: Mapping[str, SecretStr]) -> None:
-        """Look at the key's shape; see `Credentials.well_formed`."""
-        problem = key_problem(values["api_key"].get_secret_value())
-        if problem:
-            raise InvalidCredentials(f"the value of {self.api_key} {problem}")
+    def well_formed(self, field: str, value: SecretStr) -> str | None:
+        """Look at a key's shape; see `Credentials.well_formed`."""
+        return None if self._variable == API_TOKEN else key_problem(value.get_secret_value())
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
         """Log in once and look at the account; see `Credentials.prove`."""
         return prove_server(
             self.store_url,
             stages,
-            key=values["api_key"],
+            key=None if self._variable == API_TOKEN else values["api_key"],
+            token=values["api_key"] if self._variable == API_TOKEN else None,
             service_account=self.service_account,
             wanted={"stack": self.stack, "project": self.project},
         )
@@ -232,40 +214,6 @@ class Administrator(BaseModel):
     password: SecretReference = Field(
         title="Password", description="Where the administrator's password lives."
     )
-
-
-def url_problem(url: str) -> str | None:
-    """Say what is wrong with a server's URL, without echoing what may hold a password."""
-    if "{{" in url or "${" in url:
-        return "is a template that nothing replaced: check the name in it"
-    if re.search(r"\s", url):
-        return "has white space in it, which ZenML keeps: remove it"
-    if not url.isprintable():
-        return "has characters in it that no URL has: type it again"
-    if not re.match(r"https?://", url):
-        return "must start with https:// (in lower case)"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return "is not a URL"
-    if "@" in parts.netloc:
-        return "has a user or password in it: remove it, and rotate it if it was real"
-    if not parts.hostname or parts.query or parts.fragment:
-        return "must be only the server's address: https://host[:port][/path]"
-    if not has_plain_host(url):
-        return (
-            "has a host that not every program reads alike: write it with letters, digits, '.' and "
-            "'-' only, or as an IPv6 address in brackets"
-        )
-    if parts.path.rstrip("/").endswith("/api/v1"):
-        return "must be the server's address, without /api/v1"
-    return None
-
-
-def host_of(url: str) -> str:
-    """Return the host of a URL in which `url_problem` finds nothing wrong."""
-    return urlsplit(url).hostname or ""
 
 
 def is_off(value: str) -> bool:
@@ -337,44 +285,8 @@ def refuse_password(environment: Mapping[str, str]) -> None:
         )
 
 
-def near_misses(environment: Mapping[str, str], wrong_if_missing: bool = False) -> list[str]:
-    """Name variables that ZenML ignores.
-
-    Args:
-        environment: the variables.
-        wrong_if_missing: whether a near miss is an error where the right name is not set.
-
-    Returns:
-        Warnings, one line each.
-
-    Raises:
-        InvalidCredentials: see `wrong_if_missing`.
-    """
-    warnings = []
-    for wrong, right in NEAR_MISSES.items():
-        if wrong not in environment:
-            continue
-        if wrong_if_missing and not environment.get(right):
-            raise InvalidCredentials(
-                f"{wrong} is not read by ZenML, which would run on a local store: "
-                f"the name is {right}"
-            )
-        warnings.append(f"{wrong} is ignored by ZenML (it reads {right}): remove it")
-    return warnings
-
-
 def key_problem(key: str) -> str | None:
-    """Say why a text cannot be a ZenML API key, without showing it, or return None."""
-    if key.startswith("\ufeff"):
-        return "starts with a byte order mark: store it again as plain UTF-8"
-    if key != key.strip() or re.search(r"\s", key):
-        return "has white space around or in it: store it again without (printf, not echo)"
-    if len(key) > 1 and (key[0] in "\"'" or key[-1] in "\"'"):
-        return "is in quotes: store it again without them"
-    if "://" in key:
-        return "is itself a reference or a URL: put the key there, or name the place it points to"
-    if _PLACEHOLDER.fullmatch(key):
-        return "is a placeholder: put the real key there"
+    """Say why a text does not have the shape of a ZenML API key, or return None."""
     prefix, _, encoded = key.partition("_")
     if prefix == "ZENPROKEY" and encoded:
         return None
