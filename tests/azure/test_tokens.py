@@ -48,7 +48,7 @@ def test_each_audience_has_a_token_of_its_own(
 def test_what_issues_no_token_is_a_fault(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     identity = azure.identity("get")
     ours = tokens(monkeypatch, azure.environment(identity))
-    identity.faults.throttle(1, retry_after=7)
+    identity.troubles.throttle(1, retry_after=7)
     with pytest.raises(FaultError, match="throttles us") as caught:
         ours.get(ANOTHER, deadline=Deadline(20))
     fault = caught.value.fault

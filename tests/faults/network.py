@@ -53,7 +53,7 @@ HTML = b"<html><title>Sign in to the proxy</title></html>"
 
 
 @dataclass(frozen=True)
-class Fault:
+class Trouble:
     """What goes wrong.
 
     Attributes:
@@ -91,37 +91,40 @@ def _redirect(code: int, target: str) -> Reply:
 
 ELSEWHERE = "https://elsewhere.example.com/canary"
 FAULTS = [
-    Fault("no such name", tls=None, connecting=True),
-    Fault("the port is closed", tls=None, waits=True, connecting=True),
-    Fault("accepted, and silent", silent, waits=True, open=True),
-    Fault("broken off in the middle", reset, waits=True, open=True),
-    Fault("a byte at a time", drip, waits=True, open=True),
-    Fault("certificate expired", silent, tls="expired", needs_tls=True, connecting=True),
-    Fault("certificate of another host", silent, tls="other", needs_tls=True, connecting=True),
-    Fault("certificate of an unknown CA", silent, tls="unknown", needs_tls=True, connecting=True),
-    Fault("plain HTTP on the TLS port", _status(400), tls=None, needs_tls=True, connecting=True),
+    Trouble("no such name", tls=None, connecting=True),
+    Trouble("the port is closed", tls=None, waits=True, connecting=True),
+    Trouble("accepted, and silent", silent, waits=True, open=True),
+    Trouble("broken off in the middle", reset, waits=True, open=True),
+    Trouble("a byte at a time", drip, waits=True, open=True),
+    Trouble("certificate expired", silent, tls="expired", needs_tls=True, connecting=True),
+    Trouble("certificate of another host", silent, tls="other", needs_tls=True, connecting=True),
+    Trouble("certificate of an unknown CA", silent, tls="unknown", needs_tls=True, connecting=True),
+    Trouble("plain HTTP on the TLS port", _status(400), tls=None, needs_tls=True, connecting=True),
     *(
-        Fault(f"redirect {code} {where}", _redirect(code, target))
+        Trouble(f"redirect {code} {where}", _redirect(code, target))
         for code in (301, 302, 307, 308)
         for where, target in (("to itself", ""), ("to another host", ELSEWHERE))
     ),
-    *(Fault(f"HTTP {code}", _status(code)) for code in (400, 401, 403, 404)),
-    Fault("HTTP 408", _status(408), waits=True, open=True),
-    Fault("HTTP 409", _status(409)),
-    Fault("HTTP 429", _status(429), waits=True, open=True),
-    Fault("HTTP 429 with Retry-After, seconds", _status(429, Retry_After="600"), open=True),
-    Fault(
+    *(Trouble(f"HTTP {code}", _status(code)) for code in (400, 401, 403, 404)),
+    Trouble("HTTP 408", _status(408), waits=True, open=True),
+    Trouble("HTTP 409", _status(409)),
+    Trouble("HTTP 429", _status(429), waits=True, open=True),
+    Trouble("HTTP 429 with Retry-After, seconds", _status(429, Retry_After="600"), open=True),
+    Trouble(
         "HTTP 429 with Retry-After, a date",
         _later,
         open=True,
     ),
-    *(Fault(f"HTTP {code}", _status(code), waits=True, open=True) for code in (500, 502, 503, 504)),
-    Fault("a proxy's page with 200", answer(200, HTML, content_type="text/html")),
-    Fault("JSON cut short", answer(200, b'{"version": "0.9')),
-    Fault("JSON of wrong types", answer(200, b'[{"access_token": ["canary"], "value": 3}]')),
-    Fault("JSON without what is needed", answer(200, b'{"hello": "canary"}')),
-    Fault("50 MB", endless),
-    Fault("the right answer, too late", waits=True, open=True),
+    *(
+        Trouble(f"HTTP {code}", _status(code), waits=True, open=True)
+        for code in (500, 502, 503, 504)
+    ),
+    Trouble("a proxy's page with 200", answer(200, HTML, content_type="text/html")),
+    Trouble("JSON cut short", answer(200, b'{"version": "0.9')),
+    Trouble("JSON of wrong types", answer(200, b'[{"access_token": ["canary"], "value": 3}]')),
+    Trouble("JSON without what is needed", answer(200, b'{"hello": "canary"}')),
+    Trouble("50 MB", endless),
+    Trouble("the right answer, too late", waits=True, open=True),
 ]
 
 
@@ -221,7 +224,7 @@ class Stage:
     first: bool = False
     real: bool = False
 
-    def has(self, fault: Fault) -> bool:
+    def has(self, fault: Trouble) -> bool:
         """Say whether a fault can be met here."""
         return (self.tls or not fault.needs_tls) and (self.first or not fault.connecting)
 
@@ -268,7 +271,7 @@ PROXIED = {stage.name for stage in STAGES if "Entra" in stage.name or "Key Vault
 @contextmanager
 def place(
     stage: Stage,
-    fault: Fault,
+    fault: Trouble,
     use: str,
     folder: Path,
     certificates: Certificates,

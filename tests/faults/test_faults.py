@@ -46,7 +46,7 @@ class Cell:
     stage: str
     name: str
     job: Job
-    fault: network.Fault | None
+    fault: network.Trouble | None
     asked: int
     outcome: Outcome
 
@@ -87,7 +87,7 @@ class Cell:
         if self.fault is not None and "own client" not in self.stage:  # whose attempts are ZenML's
             yield from self._of_the_network(self.fault)
 
-    def _of_the_network(self, fault: network.Fault) -> Iterator[str]:
+    def _of_the_network(self, fault: network.Trouble) -> Iterator[str]:
         unknown = self.outcome.kind in {"unknown", "goes on", "StoreUnavailable"}
         # Behind a proxy nobody can tell a wrong name or port from a proxy that has trouble.
         hidden = fault.reply is None and fault.connecting and self.stage in network.PROXIED

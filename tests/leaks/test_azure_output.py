@@ -116,22 +116,22 @@ def said_back(place: Place, status: int, body: object = None) -> Answer:
 
 FAULTS: dict[str, Callable[[Place], None]] = {
     "the vault refuses": lambda place: place.vault.deny("ForbiddenByRbac"),
-    "the vault says 400": lambda place: place.vault.faults.say(said_back(place, 400), 9),
-    "the vault says 401": lambda place: place.vault.faults.say(said_back(place, 401), 9),
-    "the vault says 403": lambda place: place.vault.faults.say(said_back(place, 403), 9),
-    "the vault says 404": lambda place: place.vault.faults.say(said_back(place, 404), 9),
-    "the vault throttles": lambda place: place.vault.faults.say(said_back(place, 429), 99),
-    "the vault fails": lambda place: place.vault.faults.say(said_back(place, 500), 99),
-    "the vault redirects": lambda place: place.vault.faults.say(said_back(place, 307), 9),
-    "a page": lambda place: place.vault.faults.say(said_back(place, 200, page(place.value)), 9),
-    "another shape": lambda place: place.vault.faults.say(
+    "the vault says 400": lambda place: place.vault.troubles.say(said_back(place, 400), 9),
+    "the vault says 401": lambda place: place.vault.troubles.say(said_back(place, 401), 9),
+    "the vault says 403": lambda place: place.vault.troubles.say(said_back(place, 403), 9),
+    "the vault says 404": lambda place: place.vault.troubles.say(said_back(place, 404), 9),
+    "the vault throttles": lambda place: place.vault.troubles.say(said_back(place, 429), 99),
+    "the vault fails": lambda place: place.vault.troubles.say(said_back(place, 500), 99),
+    "the vault redirects": lambda place: place.vault.troubles.say(said_back(place, 307), 9),
+    "a page": lambda place: place.vault.troubles.say(said_back(place, 200, page(place.value)), 9),
+    "another shape": lambda place: place.vault.troubles.say(
         said_back(place, 200, {"value": None, "hello": place.value}), 9
     ),
     "the vault is silent": lambda place: place.vault.hang(9),
-    "no identity": lambda place: place.identity.faults.say(said_back(place, 401), 99),
-    "no identity here": lambda place: place.identity.faults.say(said_back(place, 400), 99),
-    "the identity fails": lambda place: place.identity.faults.say(said_back(place, 500), 99),
-    "a page for a token": lambda place: place.identity.faults.say(
+    "no identity": lambda place: place.identity.troubles.say(said_back(place, 401), 99),
+    "no identity here": lambda place: place.identity.troubles.say(said_back(place, 400), 99),
+    "the identity fails": lambda place: place.identity.troubles.say(said_back(place, 500), 99),
+    "a page for a token": lambda place: place.identity.troubles.say(
         said_back(place, 200, page(place.identity.secret)), 99
     ),
 }
@@ -144,8 +144,8 @@ def test_a_fault_is_told_without_a_value(
 ) -> None:
     for name, call in ways(place, monkeypatch, 0.6).items():
         if name in SOME:
-            place.vault.faults.clear()
-            place.identity.faults.clear()
+            place.vault.troubles.clear()
+            place.identity.troubles.clear()
             FAULTS[fault](place)
             watch.outcome(call)
     text = watch.text()
@@ -196,10 +196,10 @@ def test_a_write_that_fails_keeps_no_value_in_a_frame(
 ) -> None:
     {
         "refuses": lambda: place.vault.deny("ForbiddenByRbac"),
-        "fails": lambda: place.vault.faults.say(said_back(place, 500), 99),
+        "fails": lambda: place.vault.troubles.say(said_back(place, 500), 99),
         "is silent": lambda: place.vault.hang(9),
-        "is nobody's": lambda: place.identity.faults.say(said_back(place, 401), 99),
-        "another shape": lambda: place.vault.faults.say(Answer(200, {"id": 1}), 99),
+        "is nobody's": lambda: place.identity.troubles.say(said_back(place, 401), 99),
+        "another shape": lambda: place.vault.troubles.say(Answer(200, {"id": 1}), 99),
     }[fault]()
     store = SecretStore("azurekv")
     reference = SecretReference.parse(f"azurekv://{place.vault.host}/{NAME}")

@@ -107,7 +107,7 @@ def test_reading_and_writing_end_with_their_time_limit(
     identity = azure.identity("get", "set")
     for name, value in azure.environment(identity).items():
         monkeypatch.setenv(name, value)
-    identity.faults.hang(20)
+    identity.troubles.hang(20)
     secret = AzureKeyVaultSecret(vault=vault.host, name="key", timeout=1.5)
     start = time.monotonic()
     for call in (secret.read_secret, lambda: secret.write_secret(b"canary-new")):

@@ -228,8 +228,8 @@ def test_key_vaults_answers(
     @example(Answer(200, {"value": "\ud800", "id": "https://a/secrets/key/1"}))
     def ask(answer: Answer) -> None:
         asked = vault if challenged else azure.vault()
-        asked.faults.clear()
-        asked.faults.say(answer, 20)
+        asked.troubles.clear()
+        asked.troubles.say(answer, 20)
         read(asked)
 
     ask()
@@ -246,8 +246,8 @@ def test_what_is_answered_about_a_deleted_secret(
     vault = azure.vault()
     vault.put("key", "right")
     read(vault)
-    vault.faults.fail(404)
-    vault.faults.say(answer, 20)
+    vault.troubles.fail(404)
+    vault.troubles.say(answer, 20)
     read(vault)
 
 
@@ -277,8 +277,8 @@ def test_answers_about_tokens(azure: Azure, monkeypatch: pytest.MonkeyPatch, kin
     @given(answers(token))
     def ask(answer: Answer) -> None:
         azure_tokens.tokens.cache_clear()
-        identity.faults.clear()
-        identity.faults.say(answer, 20)
+        identity.troubles.clear()
+        identity.troubles.say(answer, 20)
         read(vault)
 
     ask()

@@ -307,7 +307,7 @@ def test_what_is_no_key_vault_is_said(
     vault: Vault, answer: Answer, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     vault.put("key", CANARY)
-    vault.faults.say(answer, 100)
+    vault.troubles.say(answer, 100)
     start = time.monotonic()
     with pytest.raises(StoreError) as caught:
         read(reference(vault))
@@ -608,10 +608,10 @@ class TestIdentity:
     ) -> None:
         identity = azure.identity("get")
         own(azure.environment(identity))
-        identity.faults.throttle(1, retry_after=1)
+        identity.troubles.throttle(1, retry_after=1)
         assert read(key).value.get_secret_value() == CANARY
         azure_tokens.tokens.cache_clear()
-        identity.faults.throttle(1000, retry_after=1)
+        identity.troubles.throttle(1000, retry_after=1)
         said = refused(key, StoreUnavailable, timeout=2)
         assert "throttles us (HTTP 429)" in said
 
@@ -755,7 +755,7 @@ class TestWriting:
         vault.put("key", CANARY)
         identity = azure.identity("get", "set")
         use(monkeypatch, azure.environment(identity))
-        identity.faults.late(2)
+        identity.troubles.late(2)
         with pytest.raises(StoreUnavailable, match="was not asked, because no time was left"):
             self.write(reference(vault), "another", timeout=1)
         assert len(identity.requests) == 1

@@ -205,7 +205,7 @@ class TestTheAuthorityOfAChallenge:
 
     def refused(self, azure: Azure, vault_says: str) -> str:
         vault = azure.vault()
-        vault.faults.say(Answer(401, {}, {"WWW-Authenticate": f"Bearer {vault_says}"}), 9)
+        vault.troubles.say(Answer(401, {}, {"WWW-Authenticate": f"Bearer {vault_says}"}), 9)
         with pytest.raises(StoreError) as caught:
             read(vault.host)
         return str(caught.value)

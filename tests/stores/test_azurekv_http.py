@@ -223,7 +223,7 @@ class TestAtEachPlaceThatAnswers:
         def say(said: Answer, kind: type[StoreError] = StoreUnreachable, timeout: int = 20) -> str:
             vault = azure.vault()
             vault.put("key", CANARY)
-            (vault if request.param == "vault" else identity).faults.say(said, 999)
+            (vault if request.param == "vault" else identity).troubles.say(said, 999)
             where = SecretReference.parse(f"azurekv://{vault.host}/key")
             return refused(where, kind, timeout=timeout)
 
@@ -306,7 +306,7 @@ def test_a_small_answer_takes_little_memory(azure: Azure, use: Use, place: str) 
     vault, identity = azure.vault(), azure.identity("get")
     said = Answer(200, bomb(256 * MIB), {"Content-Encoding": "gzip, gzip"})
     assert len(said.body) < 4096
-    (vault if place == "vault" else identity).faults.say(said, 9)
+    (vault if place == "vault" else identity).troubles.say(said, 9)
     use(azure.environment(identity))
     command = [sys.executable, "-c", _READS, f"azurekv://{vault.host}/key"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

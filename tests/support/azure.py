@@ -22,7 +22,7 @@ class Azure:
 
     What a process needs is in variables of its environment, from one of the methods below. Tests
     share one `Azure`, and each makes vaults and identities of its own: the SDK remembers a vault's
-    challenge for as long as the process lives, and faults belong to one vault or one identity.
+    challenge for as long as the process lives, and troubles belong to one vault or one identity.
 
     Attributes:
         reader, writer, lister: identities with `get`; `get`, `set` and `update`; `get` and `list`.

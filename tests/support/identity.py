@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 
-from tests.support.web import NO_ANSWER, Answer, Call, Fault, Faults, Request
+from tests.support.web import NO_ANSWER, Answer, Call, Request, Trouble, Troubles
 
 FEDERATION_ISSUER = "https://oidc.prod-aks.azure.com/mlauth-tests/"
 FEDERATION_AUDIENCE = "api://AzureADTokenExchange"
@@ -76,7 +76,7 @@ class Identity:
         rights: what vaults let it do with secrets: `get`, `list`, `set`, `delete`, `recover`.
         lifetime: seconds that its tokens are good for; negative ones are expired from the start.
         certificates: public keys (PEM) whose owner may show an assertion instead of the secret.
-        faults: what goes wrong with its next token requests.
+        troubles: what goes wrong with its next token requests.
         requests: its token requests.
     """
 
@@ -86,7 +86,7 @@ class Identity:
     object_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
     certificates: list[bytes] = field(default_factory=list, repr=False)
-    faults: Faults = field(default_factory=Faults, repr=False)
+    troubles: Troubles = field(default_factory=Troubles, repr=False)
     requests: list[Request] = field(default_factory=list, repr=False)
 
     @property
@@ -208,9 +208,9 @@ class Directory:
             return self._seen(call, refuse(400, message))
         if not _known(resource, machine.cloud):
             return self._seen(call, refuse(500, "An unexpected error occured."), identity)
-        fault = identity.faults.pop()
-        if fault.status is not None:
-            return self._seen(call, _failed(fault), identity)
+        trouble = identity.troubles.pop()
+        if trouble.status is not None:
+            return self._seen(call, _failed(trouble), identity)
         now = int(time.time())
         body = {
             "access_token": self.token(identity, machine.cloud, resource),
@@ -234,9 +234,9 @@ class Directory:
         if identity is None or not _known(resource, machine.cloud):
             body = {"StatusCode": 400, "Message": "No MSI found for specified ClientId/ResourceId."}
             return self._seen(call, Answer(400, body), identity)
-        fault = identity.faults.pop()
-        if fault.status is not None:
-            return self._seen(call, _failed(fault), identity)
+        trouble = identity.troubles.pop()
+        if trouble.status is not None:
+            return self._seen(call, _failed(trouble), identity)
         body = {
             "access_token": self.token(identity, machine.cloud, resource),
             "expires_on": int(time.time()) + max(identity.lifetime, _LIFETIME),
@@ -270,9 +270,9 @@ class Directory:
         if not _known(resource, machine.cloud):
             description = f"AADSTS500011: {_no_principal(resource, self.tenant)}"
             return self._seen(call, refuse("invalid_resource", description), identity)
-        fault = identity.faults.pop()
-        if fault.status is not None:
-            return self._seen(call, _failed(fault), identity)
+        trouble = identity.troubles.pop()
+        if trouble.status is not None:
+            return self._seen(call, _failed(trouble), identity)
         now, good = int(time.time()), max(identity.lifetime, _LIFETIME)
         body = {  # IMDS gives numbers as text
             "access_token": self.token(identity, machine.cloud, resource),
@@ -356,9 +356,9 @@ class Directory:
         if scope == resource or not _known(resource, cloud):
             message = _no_principal(resource, self.tenant)
             return _refused(400, "invalid_resource", 500011, message)
-        fault = identity.faults.pop()
-        if fault.status is not None:
-            return _failed(fault)
+        trouble = identity.troubles.pop()
+        if trouble.status is not None:
+            return _failed(trouble)
         good = max(identity.lifetime, _LIFETIME)
         body = {
             "token_type": "Bearer",
@@ -432,11 +432,11 @@ def _no_principal(resource: str, tenant: str) -> str:
     return f"The resource principal named {resource} was not found in the tenant named {tenant}."
 
 
-def _failed(fault: Fault) -> Answer:
-    """What a fault makes of an answer."""
-    if fault.answer is not None:
-        return fault.answer
-    status, retry_after = fault.status, fault.retry_after
+def _failed(trouble: Trouble) -> Answer:
+    """What a trouble makes of an answer."""
+    if trouble.answer is not None:
+        return trouble.answer
+    status, retry_after = trouble.status, trouble.retry_after
     if not status:
         return NO_ANSWER
     error = "temporarily_unavailable" if status != 429 else "too_many_requests"

@@ -18,7 +18,7 @@ from typing import Any
 import jwt
 
 from tests.support.identity import CLOUDS, Cloud, Directory
-from tests.support.web import NO_ANSWER, Answer, Call, Faults, Request
+from tests.support.web import NO_ANSWER, Answer, Call, Request, Troubles
 
 _API_VERSIONS = {
     "2016-10-01",
@@ -101,7 +101,7 @@ class Vault:
     Attributes:
         name, host: `acme`, `acme.vault.azure.net`.
         requests: what was asked of it.
-        faults: what goes wrong with its next requests; the one without a token counts too.
+        troubles: what goes wrong with its next requests; the one without a token counts too.
     """
 
     def __init__(self, name: str, cloud: Cloud, directory: Directory) -> None:
@@ -109,9 +109,9 @@ class Vault:
         self.cloud = cloud
         self.host = f"{name}.{cloud.suffix}"
         self.requests: list[Request] = []
-        self.faults = Faults()
-        self.throttle, self.fail = self.faults.throttle, self.faults.fail
-        self.late, self.hang = self.faults.late, self.faults.hang
+        self.troubles = Troubles()
+        self.throttle, self.fail = self.troubles.throttle, self.troubles.fail
+        self.late, self.hang = self.troubles.late, self.troubles.hang
         self._directory = directory
         self._secrets: dict[str, _Secret] = {}
         self._lock = threading.RLock()
@@ -197,21 +197,21 @@ class Vault:
         return Answer(answer.status, answer.body, {**headers, **answer.headers})
 
     def _answer(self, call: Call) -> Answer:
-        fault = self.faults.pop(call.method)
-        if fault.done:
+        trouble = self.troubles.pop(call.method)
+        if trouble.done:
             answer = self._right_answer(call)
-            fault.pass_time()
+            trouble.pass_time()
             return answer
-        if fault.answer is not None:
-            return fault.answer
-        if fault.status == 0:
+        if trouble.answer is not None:
+            return trouble.answer
+        if trouble.status == 0:
             return NO_ANSWER
-        if fault.status == 429:
-            return _throttled(fault.retry_after)
-        if fault.status is not None:
-            code = {500: "InternalServerError", 503: "ServiceUnavailable"}.get(fault.status)
+        if trouble.status == 429:
+            return _throttled(trouble.retry_after)
+        if trouble.status is not None:
+            code = {500: "InternalServerError", 503: "ServiceUnavailable"}.get(trouble.status)
             error = {"code": code or "Error", "message": "The service is having trouble."}
-            return Answer(fault.status, {"error": error})
+            return Answer(trouble.status, {"error": error})
         return self._right_answer(call)
 
     def _right_answer(self, call: Call) -> Answer:

@@ -305,16 +305,16 @@ def test_identity_can_be_throttled_fail_and_hang(azure, enter):
         with ManagedIdentityCredential(retry_total=0, **options) as credential:
             return credential.get_token(f"{PUBLIC}/.default").token
 
-    identity.faults.throttle(1, retry_after=7)
-    identity.faults.fail(503)
+    identity.troubles.throttle(1, retry_after=7)
+    identity.troubles.fail(503)
     for _ in range(2):
         with pytest.raises(ClientAuthenticationError):
             ask()
     assert [one.status for one in identity.requests] == [429, 503]
-    identity.faults.hang()
+    identity.troubles.hang()
     with pytest.raises(ServiceResponseError):
         ask(read_timeout=0.3)
-    identity.faults.late(0.3)
+    identity.troubles.late(0.3)
     started = time.monotonic()
     assert ask()
     assert time.monotonic() - started >= 0.3
@@ -322,7 +322,7 @@ def test_identity_can_be_throttled_fail_and_hang(azure, enter):
 
 def test_identity_endpoints_are_waited_for_as_retry_after_says(azure, enter):
     identity = azure.identity("get")
-    identity.faults.throttle(1, retry_after=1)
+    identity.troubles.throttle(1, retry_after=1)
     enter(azure.environment(identity))
     started = time.monotonic()
     with ManagedIdentityCredential() as credential:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlauth.testing.web import NO_ANSWER, Answer, Call, Service, serve
 
-__all__ = ["NO_ANSWER", "Answer", "Call", "Fault", "Faults", "Request", "Service", "serve"]
+__all__ = ["NO_ANSWER", "Answer", "Call", "Request", "Service", "Trouble", "Troubles", "serve"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Fault:
+class Trouble:
     """An answer of `status`, or with None the right one; either after `wait` seconds.
 
     With `done`, these pass when what was asked for is done, and only its answer is missing. With a
@@ -46,48 +46,48 @@ class Fault:
             threading.Event().wait(self.wait)
 
 
-class Faults:
-    """What goes wrong with the next requests, in order; each fault is used up by one."""
+class Troubles:
+    """What goes wrong with the next requests, in order; each trouble is used up by one."""
 
     def __init__(self) -> None:
-        self._next: deque[Fault] = deque()
+        self._next: deque[Trouble] = deque()
 
     def throttle(self, n: int = 1, retry_after: int | None = 1) -> None:
         """Answer 429 to the next n, with `Retry-After` in seconds unless it is None."""
-        self._next.extend([Fault(429, retry_after)] * n)
+        self._next.extend([Trouble(429, retry_after)] * n)
 
     def fail(self, status: int, n: int = 1) -> None:
         """Answer the next n with a status, such as 500 or 503."""
-        self._next.extend([Fault(status)] * n)
+        self._next.extend([Trouble(status)] * n)
 
     def late(self, seconds: float, n: int = 1) -> None:
         """Answer the next n rightly, after so many seconds."""
-        self._next.extend([Fault(wait=seconds)] * n)
+        self._next.extend([Trouble(wait=seconds)] * n)
 
     def done_late(self, seconds: float, n: int = 1, *, method: str = "") -> None:
         """Do what the next n ask for at once, and answer after so many seconds."""
-        self._next.extend([Fault(wait=seconds, done=True, method=method)] * n)
+        self._next.extend([Trouble(wait=seconds, done=True, method=method)] * n)
 
     def hang(self, n: int = 1, *, method: str = "") -> None:
         """Take the next n, and never answer."""
-        self._next.extend([Fault(0, wait=600, method=method)] * n)
+        self._next.extend([Trouble(0, wait=600, method=method)] * n)
 
     def say(self, answer: Answer, n: int = 1) -> None:
         """Give the next n an answer that is not the service's."""
-        self._next.extend([Fault(answer.status, answer=answer)] * n)
+        self._next.extend([Trouble(answer.status, answer=answer)] * n)
 
     def clear(self) -> None:
         """Let nothing more go wrong."""
         self._next.clear()
 
-    def pop(self, method: str = "") -> Fault:
-        """Wait as the next fault says, and return it; one that changes nothing if there is none."""
+    def pop(self, method: str = "") -> Trouble:
+        """Wait as the next trouble says, and return it; none changes nothing."""
         try:
             if self._next[0].method not in ("", method):
-                return Fault()
-            fault = self._next.popleft()
+                return Trouble()
+            trouble = self._next.popleft()
         except IndexError:
-            return Fault()
-        if not fault.done:
-            fault.pass_time()
-        return fault
+            return Trouble()
+        if not trouble.done:
+            trouble.pass_time()
+        return trouble

@@ -596,7 +596,7 @@ class TestRotatedButNotFinished:
 
         def watch(request: Request) -> bool:
             if is_rotation(request):
-                vault.faults.done_late(0.5, method="PUT")
+                vault.troubles.done_late(0.5, method="PUT")
                 threading.Thread(target=put, daemon=True).start()
             return False
 
@@ -623,7 +623,7 @@ def test_a_write_without_an_answer_that_was_made_is_found_out(
 
     def slow(request: Request) -> bool:
         if is_rotation(request):
-            vault.faults.done_late(6, method="PUT")
+            vault.troubles.done_late(6, method="PUT")
         return False
 
     front.fails = slow
