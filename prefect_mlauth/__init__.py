@@ -10,10 +10,10 @@ if find_spec("prefect") is None:
         "prefect_mlauth needs Prefect: install mlauth[prefect]", name="prefect"
     )
 if TYPE_CHECKING:
-    from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile
+    from prefect_mlauth.blocks import AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret
     from prefect_mlauth.blocks._logins import *  # noqa: F403 - those of our systems
 
-__all__ = ["AzureKeyVaultSecret", "MLAuthProfile"]
+__all__ = ["AzureKeyVaultSecret", "MLAuthProfile", "ReferencedSecret"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from mlauth.cli import main
 from mlauth.errors import MLAuthError
 from mlauth.systems.zenml import ZenMLCredentials
 from mlauth.systems.zenml.rotation import rotate_zenml
-from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
+from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
 from prefect_mlauth.blocks.active import Active
 from tests.accounts import Account
@@ -205,7 +205,7 @@ def calls(folder: Path) -> dict[str, tuple[str, object]]:
     """Every way to use a credential: the host that it is refused for, and a call."""
     key = f"file://{folder}/key"
     zenml = {"store_url": "https://evil.example:8443", "api_key": key}
-    vault = {"vault": "evil.example", "name": "token"}
+    vault, at_vault = {"vault": "evil.example", "name": "token"}, "azurekv://evil.example/token"
 
     def activate(profile: str) -> None:
         with mlauth.activate(profile):
@@ -250,6 +250,14 @@ def calls(folder: Path) -> dict[str, tuple[str, object]]:
         "it writes": (
             "evil.example",
             lambda: AzureKeyVaultSecret(**vault).write_secret(b"canary"),
+        ),
+        "block ReferencedSecret": (
+            "evil.example",
+            lambda: ReferencedSecret(reference=at_vault).read_secret(),
+        ),
+        "that writes": (
+            "evil.example",
+            lambda: ReferencedSecret(reference=at_vault).write_secret(b"canary"),
         ),
         "rotate": ("evil.example", lambda: rotate_zenml("zenml")),
         "rotate, the administrator's vault": ("evil.example", lambda: rotate_zenml("admin")),

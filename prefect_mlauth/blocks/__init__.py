@@ -12,11 +12,12 @@ from prefect_mlauth import logins
 from prefect_mlauth.blocks.azure_key_vault_secret import AzureKeyVaultSecret
 from prefect_mlauth.blocks.login import block_of
 from prefect_mlauth.blocks.profile import MLAuthProfile
+from prefect_mlauth.blocks.referenced_secret import ReferencedSecret
 
 if TYPE_CHECKING:
     from prefect_mlauth.blocks._logins import *  # noqa: F403 - those of our systems
 
-__all__ = ["AzureKeyVaultSecret", "MLAuthProfile"]
+__all__ = ["AzureKeyVaultSecret", "MLAuthProfile", "ReferencedSecret"]
 
 
 def __getattr__(name: str) -> Any:

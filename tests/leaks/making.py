@@ -341,6 +341,9 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.stores.file.Store": store("file", lambda here: here.reference("other")),
     "mlauth.stores.memory.Store": store("memory", lambda here: "memory://other"),
     "prefect_mlauth.blocks.active.Active": active,
+    "prefect_mlauth.blocks.referenced_secret.ReferencedSecret": block(
+        "ReferencedSecret", lambda here: {"reference": here.reference("key")}
+    ),
     "prefect_mlauth.blocks.azure_key_vault_secret.AzureKeyVaultSecret": block(
         "AzureKeyVaultSecret", lambda here: {"vault": "acme-prod", "name": "token"}
     ),

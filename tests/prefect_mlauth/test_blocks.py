@@ -27,7 +27,12 @@ import prefect_mlauth
 from mlauth import Status
 from mlauth.errors import CheckFailed, InvalidBlock, InvalidProfile
 from mlauth.stores import memory
-from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+from prefect_mlauth import (
+    AzureKeyVaultSecret,
+    MLAuthProfile,
+    ReferencedSecret,
+    ZenMLCredentials,
+)
 from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, block_documents
 from tests.support.connect_proxy import connect_proxy
@@ -37,7 +42,7 @@ from tests.support.servers import PrefectServer
 
 URL = "https://zenml.example.com"
 REFERENCE = "env://NOWHERE"
-ALL = [AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials]
+ALL = [AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, ZenMLCredentials]
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ class TestTheBlockStandards(BlockStandardTestSuite):
 def test_the_blocks_names_are_those_that_the_catalogue_shows(
     prefect_server: PrefectServer, registered_blocks: str
 ) -> None:
-    assert "Successfully registered 3 blocks" in registered_blocks
+    assert "Successfully registered 4 blocks" in registered_blocks
     for block in ALL:
         slug = block.get_block_type_slug()
         shown = prefect_server.request("GET", f"/block_types/slug/{slug}")
@@ -108,6 +113,7 @@ def test_the_blocks_names_are_those_that_the_catalogue_shows(
     assert [block.get_block_type_slug() for block in ALL] == [
         "azure-key-vault-secret",
         "mlauth-profile",
+        "referenced-secret",
         "zenml-credentials",
     ]
 
@@ -119,6 +125,7 @@ def test_the_form_says_beforehand_that_only_references_belong_there(
         ("zenml-credentials", "api_key"),
         ("mlauth-profile", "content"),
         ("azure-key-vault-secret", "name"),
+        ("referenced-secret", "reference"),
     ):
         schema, _ = ids_of(prefect_server, slug)
         said = schema["fields"]["properties"][field]["description"]
@@ -190,6 +197,7 @@ def test_what_is_saved_is_what_is_loaded(prefect_api: PrefectServer) -> None:
         MLAuthProfile(profile="prod", config="/opt/flows/mlauth.toml", timeout=5),
         MLAuthProfile(content={"env": {"HF_TOKEN": "env://CI_HF_TOKEN"}}),
         AzureKeyVaultSecret(vault="acme", name="zenml-key", version="0123456789abcdef" * 2),
+        ReferencedSecret(reference="file:///run/secrets/tokens.json#hf", timeout=5),
     ]
     for block in blocks:
         name = new_name()
@@ -256,6 +264,7 @@ LITERALS: dict[str, Refused] = {
             "service_account": f"ZENKEY_{secret}",
         },
     ),
+    "reference": (ReferencedSecret, lambda secret: {"reference": secret}),
     "name": (AzureKeyVaultSecret, lambda secret: {"vault": "acme", "name": f"hf_{secret}"}),
     "key of content": (
         MLAuthProfile,

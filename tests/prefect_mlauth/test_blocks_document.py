@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from prefect.blocks.core import Block
 
-from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+from prefect_mlauth import (
+    AzureKeyVaultSecret,
+    MLAuthProfile,
+    ReferencedSecret,
+    ZenMLCredentials,
+)
 from tests.support.azure import Azure
 from tests.support.servers import PrefectServer, ZenMLServer
 
@@ -36,6 +41,7 @@ def run(
     _, key = zenml_server.create_api_key(account, "blocks")
     (folder / "api-key").write_text(key.get_secret_value(), encoding="utf-8")
     (folder / "api-key").chmod(0o600)
+    (folder / "tokens.json").write_text(f'{{"hf": "{CANARY}"}}', encoding="utf-8")
     vault = azure.vault()
     vault.put("hf-token", CANARY)
     environment = {"CI_HF_TOKEN": CANARY, **azure.environment(azure.writer)}
@@ -44,6 +50,7 @@ def run(
         for readers, ours in (
             ("https://zenml.example.com", zenml_server.url),
             ("/run/secrets/zenml/api-key", str(folder / "api-key")),
+            ("/run/secrets/tokens.json", str(folder / "tokens.json")),
             ("prefect-prod", "prefect-blocks"),
             ('vault="acme"', f'vault="{vault.host.partition(".")[0]}"'),
         ):
@@ -89,9 +96,20 @@ def test_a_secret_of_key_vault(run: Run) -> None:
     assert "is the new one: True" in said
 
 
+def test_a_referenced_secret(run: Run) -> None:
+    said = run(section("Referenced Secret"))
+    assert re.search(r"written to file://\S+/tokens.json#hf\n", said)
+    assert "is the new one: True" in said
+
+
 @pytest.mark.parametrize(
     ("block", "made", "said"),
     [
+        (
+            ReferencedSecret,
+            'ReferencedSecret(reference="file:///run/secrets/tokens.json#hf").save("example")',
+            "Finished in state Completed()",
+        ),
         (
             AzureKeyVaultSecret,
             'AzureKeyVaultSecret(vault="acme", name="hf-token").save("example")',
