@@ -134,8 +134,8 @@ Args:
 {args}
 
 Returns:
-    What the service said, without secrets (with `verify`: `account`, and more), and `variables`,
-    the names of what was set.
+    `variables`, the names of what was set, and with `verify` what the service said: `account`,
+    and facts such as its version, without secrets.
 
 Raises:
     MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.

@@ -1,7 +1,7 @@
 """Pull steps of a Prefect deployment: credentials for the flow, before it is imported.
 
 Each system has a step, `<name>_login`, which is made from the model of its credentials when it is
-looked up: `prefect_mlauth.steps.zenml_login`.
+looked up.
 
 What a step sets is in the environment of the flow run and nowhere else; what it returns are names
 and facts, which later steps can use (`{{ id.account }}`), and no secrets.
@@ -185,10 +185,8 @@ def _activate(prepared: Callable[[Deadline], Activating], timeout: float) -> dic
 
 def _facts(report: CheckReport) -> dict[str, Any]:
     """Return what the services said: of one as it is, of several by system."""
-    known = ("server_version", "expires_at")
     facts = {
-        each.system: ({"account": each.account} if each.account else {})
-        | {name: each.facts[name] for name in known if name in each.facts}
+        each.system: ({"account": each.account} if each.account else {}) | each.facts
         for each in report.systems
     }
     said = {system: found for system, found in facts.items() if found}

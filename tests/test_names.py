@@ -10,6 +10,7 @@ import pytest
 from mlauth import stores, systems
 
 PACKAGE = Path(systems.__file__).parents[1]
+PREFECT = PACKAGE.with_name("prefect_mlauth")
 # The public façade offers what the systems have; the data of `known` is there for refusing.
 EXCEPTED = {"__init__.py", "known.py"}
 ROOMS = ("systems", "stores", "azure")
@@ -44,6 +45,13 @@ def names_in(text: str) -> set[str]:
 def test_the_core_names_none(file: str) -> None:
     found = names_in((PACKAGE / file).read_text(encoding="utf-8"))
     assert found == LEFT.get(file, set())
+
+
+@pytest.mark.parametrize("path", [*PREFECT.rglob("*.py")], ids=lambda path: path.name)
+def test_steps_and_blocks_name_no_system(path: Path) -> None:
+    """The registry gives them. One store has a block of its own."""
+    found = names_in(path.read_text(encoding="utf-8"))
+    assert found <= NAMES - {*systems.names()}
 
 
 @pytest.mark.parametrize(

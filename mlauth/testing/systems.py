@@ -159,6 +159,10 @@ class SystemContract(ABC):
             assert (field.description or "").endswith("."), name
         assert self.model().__doc__ != Credentials.__doc__
 
+    def test_no_field_is_called_as_something_else_of_a_step(self) -> None:
+        """What every login takes, and what Prefect itself reads of a step."""
+        assert not {"verify", "timeout", "id", "requires"} & set(self.model().model_fields)
+
     def test_every_secret_is_a_reference(self) -> None:
         found = self.make().references()
         assert found == {

@@ -93,5 +93,7 @@ class MLAuthProfile(ReferencesOnly):
             wrong = in_one_line(error, lambda key: ".".join(map(str, ("content", *key))))
             raise InvalidProfile(f"{self._where()}: {wrong}") from None
         if not profile.credentials():
-            raise InvalidProfile(f"{self._where()}: content is empty: give it zenml or env")
+            raise InvalidProfile(
+                f"{self._where()}: content is empty: give it a system's section, or env"
+            )
         return profile

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, formatannotation
 from pathlib import Path
 
@@ -15,13 +17,8 @@ OURS = [name for name in systems._OURS if logins.is_known(name)]
 BEGIN, END = "<!-- made by `make docs` from mlauth/systems -->", "<!-- until here -->"
 
 
-def stubs() -> dict[Path, str]:
-    """Return what a type checker reads of steps and blocks, which are made when looked up."""
-    package = ROOT / "prefect_mlauth"
-    return {package / "_logins.pyi": _steps(), package / "blocks" / "_logins.pyi": _blocks()}
-
-
-def _steps() -> str:
+def steps() -> str:
+    """Return what type checkers read of the steps, which are made when they are looked up."""
     names = [f"{system}_login" for system in OURS]
     text = f"{_HEAD}from typing import Any, Literal\n\n__all__ = {_listed(names)}\n"
     for system, name in zip(OURS, names, strict=True):
@@ -37,7 +34,8 @@ def _steps() -> str:
     return text
 
 
-def _blocks() -> str:
+def blocks() -> str:
+    """Return what type checkers read of the blocks."""
     names = [logins.block_name(system) for system in OURS]
     text = (
         f"{_HEAD}from typing import Literal\n\nfrom prefect_mlauth.blocks.login import Login\n\n"
@@ -66,15 +64,14 @@ def _listed(names: list[str]) -> str:
     return "[" + ", ".join(_py(name) for name in names) + "]"
 
 
-def pages() -> dict[Path, str]:
-    """Return each system's page of docs/, with its table as the model says now."""
-    found = {}
-    for system in OURS:
-        path = ROOT / "docs" / f"{system}.md"
-        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        found[path] = f"{before}{BEGIN}\n\n{_table(system)}\n{END}{after}"
-    return found
+def page(system: str) -> str:
+    """Return the system's page of docs/, with its table as the model says now."""
+    text = (ROOT / "docs" / f"{system}.md").read_text(encoding="utf-8")
+    before, begins, rest = text.partition(BEGIN)
+    _, ends, after = rest.partition(END)
+    assert begins, f"docs/{system}.md has no line {BEGIN}"
+    assert ends, f"docs/{system}.md has no line {END}"
+    return f"{before}{BEGIN}\n\n{_table(system)}\n{END}{after}"
 
 
 def _table(system: str) -> str:
@@ -93,3 +90,10 @@ def _default(info: FieldInfo) -> str:
         return "must be given"
     value = logins.default(info)
     return "" if value is None else f"`{str(value).lower() if value in (True, False) else value}`"
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "prefect_mlauth/_logins.pyi": steps,
+    "prefect_mlauth/blocks/_logins.pyi": blocks,
+    **{f"docs/{system}.md": partial(page, system) for system in OURS},
+}

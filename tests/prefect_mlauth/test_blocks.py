@@ -402,7 +402,7 @@ def test_a_field_that_is_wrong_is_named(fields: dict[str, Any], said: str) -> No
     [
         ({}, "give either profile"),
         ({"profile": "prod", "content": {"env": {"A": REFERENCE}}}, "give either profile"),
-        ({"content": {}}, "content is empty: give it zenml or env"),
+        ({"content": {}}, "content is empty: give it a system's section, or env"),
         ({"content": {"envy": {}}}, "content.envy: there is no such setting"),
         ({"content": {"env": {"PATH": REFERENCE}}}, "PATH changes how programs start"),
     ],

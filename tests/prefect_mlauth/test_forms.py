@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +17,36 @@ from prefect.utilities.importtools import import_object
 from mlauth import systems
 from mlauth.errors import InvalidCredentials
 from prefect_mlauth import steps
-from tests.prefect_mlauth.forms import OURS, pages, stubs
+from tests.prefect_mlauth.forms import MADE, OURS, ROOT
 from tests.support.another_package import install
 from tests.support.servers import child_environment
 
-FILES = {**stubs(), **pages()}
 
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_what_is_made_from_the_models_is_what_they_say(path: Path) -> None:
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_from_the_models_is_what_they_say(name: str) -> None:
+    path, text = ROOT / name, MADE[name]()
     if os.environ.get("MLAUTH_WRITE_DOCS"):
-        path.write_text(FILES[path], encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == FILES[path], "make docs"
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text, "make docs"
+
+
+TYPES = """
+from prefect_mlauth import MLAuthProfile, ZenMLCredentials
+from prefect_mlauth.steps import export_secrets, zenml_login
+
+said: str = zenml_login("https://zenml.example.com", "env://A", stack="prod")["account"]
+zenml_login("https://zenml.example.com", "env://A", stak="prod")
+with ZenMLCredentials(store_url="https://zenml.example.com", api_key="env://A").login() as login:
+    account: int = login.account
+"""
+
+
+@pytest.mark.load
+def test_a_type_checker_knows_the_steps_and_blocks_that_are_made(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(TYPES)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "use.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert re.findall(r"error: .*\[(.*)\]", done.stdout) == ["call-arg", "assignment"], done.stdout
 
 
 @pytest.mark.parametrize("system", OURS)

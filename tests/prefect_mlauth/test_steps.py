@@ -170,8 +170,8 @@ def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
     outputs = json.loads(done.stdout.splitlines()[-1])
     login = outputs.pop("login")
     assert outputs == login
-    assert login.keys() == {"account", "server_version", "variables"}
-    assert login["account"] == account.name
+    assert login.keys() == {"account", "server_url", "server_version", "variables"}
+    assert (login["account"], login["server_url"]) == (account.name, account.server.url)
     assert {"ZENML_STORE_API_TOKEN", "ZENML_STORE_URL"} <= set(login["variables"])
 
 
