@@ -100,16 +100,15 @@ def test_each_extra_is_a_system_or_a_store_and_all_has_what_they_need() -> None:
 def test_what_tells_to_install_an_extra_names_one_that_is_there() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("deployments/*/*")]
     sources = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
-    named = {
-        extra
-        for path in [*pages, *sources]
-        if path.suffix in {".md", ".py", ".yaml"} or path.name == "Dockerfile"
-        for inside in re.findall(
-            r"(?:mlauth|checkout|\.whl)\[([\w, -]+)\]", path.read_text(encoding="utf-8")
-        )
-        for extra in re.split(", ?", inside)
-    }
-    assert {"azurekv", "prefect", "zenml"} <= named <= set(EXTRAS)
+    named = set()
+    for path in [*pages, *sources]:
+        if path.suffix in {".md", ".py", ".yaml"} or path.name == "Dockerfile":
+            text = path.read_text(encoding="utf-8")
+            named |= set(re.findall(r'(?:EXTRA = |\bsdk\("[\w.]+", )"([\w-]+)"', text))
+            for inside in re.findall(r"(?:mlauth|checkout|\.whl)\[([\w, -]+)\]", text):
+                named |= set(re.split(", ?", inside))
+    published = {canonicalize_name(extra) for extra in named}
+    assert {"azurekv", "prefect", "zenml"} <= published <= {*map(canonicalize_name, EXTRAS)}
 
 
 def test_extras_are_compared_as_they_are_published(
