@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlauth.resolving import resolve
     from mlauth.systems.env import EnvironmentSecrets
     from mlauth.systems.zenml import ZenMLCredentials
-    from mlauth.systems.zenml.rotation import Rotation, rotate_zenml
+    from mlauth.systems.zenml.rotation import Rotation
 
 # Imported when they are first used: a pull step pays at every run for what it does not need.
 _MODULES = {
@@ -39,7 +39,6 @@ _MODULES = {
     "check": "checking",
     "load_profile": "profiles",
     "resolve": "resolving",
-    "rotate_zenml": "systems.zenml.rotation",
 }
 
 __all__ = [
@@ -66,3 +65,44 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(load(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def rotate_zenml(
+    profile: str | Profile,
+    *,
+    retain_minutes: int = 24 * 60,
+    new_key: bool = False,
+    timeout: float = 30.0,
+    config: str = "mlauth.toml",
+) -> Rotation:
+    """Rotate the API key of a profile's ZenML service account.
+
+    Whatever goes wrong, no key is lost: the new value is shown to nobody, and until it is stored
+    the old one works. Ctrl-C and SIGTERM are held back from the rotation to the end (in other
+    threads than the main one Python cannot do that).
+
+    Args:
+        profile: its name, or the profile. Its key must be in a store that mlauth can write to.
+        retain_minutes: how long the old value works beside the new one: longer than runs last.
+        new_key: make a second API key in place of rotating the one that is stored; ends nothing.
+        timeout: seconds for everything up to the rotation, and again for the rotation, for storing
+            the new value, for reading it back, and for proving it.
+        config: the file of the profiles, for a name.
+
+    Returns:
+        What was done, without secrets.
+
+    Raises:
+        RotationIncomplete: the key was rotated, but the new value is not stored or not proven;
+            the message says until when the old one works, and what to do.
+        MLAuthError: nothing was rotated; as for `mlauth.check` and `mlauth.resolve`.
+    """
+    rotation: Rotation = load(f"{__name__}.rotating").rotate(
+        "zenml",
+        profile,
+        retain_minutes=retain_minutes,
+        new_key=new_key,
+        timeout=timeout,
+        config=config,
+    )
+    return rotation

@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
-from mlauth.checking import DEFAULT_FILE, Subject, as_one, check_all
+from mlauth.checking import Subject, as_one, check_all
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating, Activation
+from mlauth.profiles import DEFAULT_FILE
 
 logger = logging.getLogger("mlauth")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from pydantic import SecretStr
 
@@ -26,6 +26,7 @@ from mlauth.errors import (
 )
 from mlauth.never_pickled import NeverPickled
 from mlauth.owners import trespass, two_values
+from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
 from mlauth.references import SecretReference
 from mlauth.report import (
     CheckReport,
@@ -41,11 +42,7 @@ from mlauth.storing import hosts_of
 from mlauth.systems import Credentials, Exports, Proof, load, names
 from mlauth.trust import certificates
 
-if TYPE_CHECKING:
-    from mlauth.profiles import Profile
-
 Subject: TypeAlias = "str | Profile | Credentials"
-DEFAULT_FILE = "mlauth.toml"
 
 
 @dataclass
@@ -142,8 +139,6 @@ def _found(subject: Subject, config: str) -> tuple[str, list[Credentials], Expir
         return f"{subject.system} credentials", [subject], "refuse"
     if not isinstance(subject, str):
         return "the profile", subject.credentials(), subject.expired
-    from mlauth.profiles import load_profile  # most steps have no profile
-
     profile = load_profile(subject, config)
     return f"profile {subject!r} of {config}", profile.credentials(), profile.expired
 

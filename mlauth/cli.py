@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from mlauth import rotating
 from mlauth.activation import prepare
 from mlauth.checking import check
 from mlauth.deadline import Deadline
@@ -26,6 +27,7 @@ from mlauth.errors import (
     InvalidReference,
     MLAuthError,
     RotationIncomplete,
+    UnknownSystem,
     is_unknown,
 )
 from mlauth.profiles import Settings, settings
@@ -37,7 +39,6 @@ from mlauth.report import (
 from mlauth.resolving import read_all
 from mlauth.signals import as_python_found_them, uninterrupted
 from mlauth.storing import SecretStore
-from mlauth.systems.zenml.rotation import DAY, prepare_zenml
 
 PASSED, FAILED, WRONG_USE, UNKNOWN, INCOMPLETE = 0, 1, 2, 3, 4
 INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
@@ -249,27 +250,23 @@ def explain(reference: str) -> None:
     _say(f"readable   yes{version_read}")
 
 
-@main.group()
-def rotate() -> None:
-    """Give a service account a new key, and store it."""
-
-
-@rotate.command("zenml")
+@main.command()
+@click.argument("system")
 @_with_profile
 @click.option(
     "--retain",
     type=int,
-    default=DAY,
+    default=rotating.DAY,
     show_default=True,
     metavar="MINUTES",
     help="How long the old key works beside the new one: longer than runs last.",
 )
 @click.option("--new-key", is_flag=True, help="Make a second key instead; ends no key.")
 @_one_line_errors(WRONG_USE)
-def rotate_zenml_command(
-    profile: str | None, config: str | None, retain: int, new_key: bool
+def rotate(
+    system: str, profile: str | None, config: str | None, retain: int, new_key: bool
 ) -> None:
-    """Rotate the API key of a profile's ZenML service account.
+    """Give a service account of a profile's SYSTEM a new key, and store it.
 
     The new key is written to where the profile names it, proven, and shown to
     nobody. Exit code: 0 rotated, 1 not rotated, 2 wrong use or configuration,
@@ -281,7 +278,8 @@ def rotate_zenml_command(
     if chosen.profile is None:
         _fail("name the profile: --profile or MLAUTH_PROFILE", WRONG_USE)
     try:
-        ready = prepare_zenml(
+        ready = rotating.prepare(
+            system,
             chosen.profile,
             retain_minutes=retain,
             new_key=new_key,
@@ -297,7 +295,7 @@ def rotate_zenml_command(
                 came.clear()  # mlauth ends here anyway, and its exit code says what happened
     except RotationIncomplete as error:
         _fail(str(error), INCOMPLETE)
-    except (InvalidProfile, InvalidCredentials):
+    except (InvalidProfile, InvalidCredentials, UnknownSystem):
         raise
     except MLAuthError as error:
         _fail(f"nothing was rotated: {error}", UNKNOWN if is_unknown(error) else FAILED)

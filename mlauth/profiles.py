@@ -7,51 +7,107 @@ profile's name, the file's place and the time limit count.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mlauth.checking import DEFAULT_FILE
-from mlauth.errors import InvalidProfile
+from mlauth import systems
+from mlauth.errors import InvalidProfile, UnknownSystem
 from mlauth.resolving import Expired
 from mlauth.systems import Credentials, in_one_line
-from mlauth.systems.env import EnvironmentSecrets, Variables
-from mlauth.systems.zenml import Administrator, ZenMLCredentials
 from mlauth.text import plain
+
+DEFAULT_FILE = "mlauth.toml"
 
 
 class Profile(BaseModel):
     """The credentials of one environment.
 
+    As a person writes it, it has a section for each system, named after it (`[env]` has variable
+    names and references), what a system keeps beside that (`[<system>_<part>]`), and `expired`.
+
     Attributes:
-        zenml: the service account of a ZenML server.
-        zenml_admin: who may rotate the account's key (`mlauth rotate`); for nothing else.
-        env: other secrets, variable name to reference.
-        expired: whether a secret that its store calls expired or not yet valid (Key Vault hands
-            both out) is an error, or is used with a warning.
+        systems: the credentials, by system.
+        parts: what else systems keep here, by the name of the section.
+        expired: whether a secret that its store calls expired or not yet valid (some hand both
+            out) is an error, or is used with a warning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    zenml: ZenMLCredentials | None = None
-    zenml_admin: Administrator | None = None
-    env: Variables = {}
+    systems: Mapping[str, SerializeAsAny[Credentials]] = {}
+    parts: Mapping[str, SerializeAsAny[BaseModel]] = {}
     expired: Expired = "refuse"
 
     def credentials(self) -> list[Credentials]:
         """Return the credentials that the profile has."""
-        found: list[Credentials] = [self.zenml] if self.zenml else []
-        if self.env:
-            found.append(EnvironmentSecrets(env=self.env))
-        return found
+        return list(self.systems.values())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_sections(cls, content: Any, handler: ModelWrapValidatorHandler[Profile]) -> Profile:
+        if not isinstance(content, Mapping):
+            return handler(content)
+        found: dict[str, dict[str, Any]] = {"systems": {}, "parts": {}}
+        problems: list[InitErrorDetails] = []
+        for name, section in content.items():
+            if name == "expired" or section is None or (name, section) == ("env", {}):
+                continue
+            try:
+                where, value = _section(str(name), section)
+                found[where][name] = value
+            except ValidationError as error:
+                # The names of variables are no fields of a person's.
+                at = () if name == "env" else (name,)
+                problems += _located(error, at)
+            except UnknownSystem as error:
+                problems.append(_problem("unknown_section", str(error), (str(name),)))
+        expired = {"expired": content["expired"]} if "expired" in content else {}
+        try:
+            profile = handler({**found, **expired})
+        except ValidationError as error:
+            problems += _located(error, ())
+        else:
+            if not problems:
+                return profile
+        raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
 
 
-class Settings(BaseSettings):
+def _section(name: str, section: Any) -> tuple[str, BaseModel]:
+    """Return where a profile keeps a section, and what is in it."""
+    if name == "env":
+        return "systems", systems.load(name).model_validate({"env": section})
+    if systems.place(name):
+        return "systems", systems.load(name).model_validate(section)
+    for owner in systems.names():
+        part = systems.load(owner).parts.get(name.removeprefix(f"{owner}_"))
+        if part is not None and name.startswith(f"{owner}_"):
+            return "parts", part.model_validate(section)
+    raise UnknownSystem(
+        f"there is no such setting; check the spelling (the systems are "
+        f"{', '.join(systems.names())})"
+    )
+
+
+def _located(error: ValidationError, at: tuple[str, ...]) -> Iterator[InitErrorDetails]:
+    for each in error.errors(include_input=False, include_url=False, include_context=False):
+        yield _problem(each["type"], each["msg"], (*at, *each["loc"]))
+
+
+def _problem(kind: str, line: str, at: tuple[int | str, ...]) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, line), loc=at, input=None)
+
+
+class Settings(BaseModel):
     """What mlauth takes from the environment.
 
     Attributes:
@@ -60,7 +116,7 @@ class Settings(BaseSettings):
         timeout: `MLAUTH_TIMEOUT`, the time limit of commands in seconds.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLAUTH_", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     profile: str | None = None
     config: str = DEFAULT_FILE
@@ -73,10 +129,12 @@ def settings() -> Settings:
     Raises:
         InvalidProfile: a variable cannot be used.
     """
+    variables = {name: f"MLAUTH_{name.upper()}" for name in Settings.model_fields}
+    given = {name: os.environ[each] for name, each in variables.items() if each in os.environ}
     try:
-        return Settings()
+        return Settings.model_validate(given)
     except ValidationError as error:
-        names = in_one_line(error, lambda location: f"MLAUTH_{str(location[0]).upper()}")
+        names = in_one_line(error, lambda location: variables[str(location[0])])
         raise InvalidProfile(f"{names}: correct the variable") from None
 
 
@@ -113,18 +171,21 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
             f"{config}: {in_one_line(error, lambda key: _dotted('profiles', name, *key))}"
         ) from None
     if not profile.credentials():
-        raise InvalidProfile(f"{config}: profiles.{plain(name)} is empty: give it [zenml] or [env]")
+        known = ", ".join(f"[{each}]" for each in systems.names())
+        raise InvalidProfile(f"{config}: profiles.{plain(name)} is empty: give it one of {known}")
     return profile
 
 
 def _profiles(config: str) -> dict[str, dict[str, Any]]:
+    from pydantic_settings import BaseSettings, TomlConfigSettingsSource  # 30 ms, for files alone
+
     if not os.path.isfile(config):
         where = "" if os.path.isabs(config) else f" in {_working_directory()}"
         raise InvalidProfile(
             f"there is no file {config}{where}: name it with --config, config= or MLAUTH_CONFIG"
         )
     try:
-        return _File.model_validate(TomlConfigSettingsSource(Settings, config)()).profiles
+        return _File.model_validate(TomlConfigSettingsSource(BaseSettings, config)()).profiles
     except ValidationError as error:
         raise InvalidProfile(f"{config}: {in_one_line(error)}") from None
     except OSError as error:

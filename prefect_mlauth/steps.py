@@ -17,12 +17,12 @@ from prefect.logging.configuration import PROCESS_LOGGING_CONFIG
 from pydantic import TypeAdapter, ValidationError
 
 from mlauth.activation import prepare
-from mlauth.checking import DEFAULT_FILE
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating
 from mlauth.errors import InvalidCredentials, MLAuthError
 from mlauth.folders import remove_at_exit
 from mlauth.masking import guard_output
+from mlauth.profiles import DEFAULT_FILE
 from mlauth.report import CheckReport
 from prefect_mlauth import handlers, runs
 

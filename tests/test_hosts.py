@@ -19,7 +19,6 @@ from mlauth import hosts
 from mlauth.cli import main
 from mlauth.errors import MLAuthError
 from mlauth.systems.zenml import ZenMLCredentials
-from mlauth.systems.zenml.rotation import rotate_zenml
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
 from prefect_mlauth.blocks.active import Active
@@ -259,8 +258,8 @@ def calls(folder: Path) -> dict[str, tuple[str, object]]:
             "evil.example",
             lambda: ReferencedSecret(reference=at_vault).write_secret(b"canary"),
         ),
-        "rotate": ("evil.example", lambda: rotate_zenml("zenml")),
-        "rotate, the administrator's vault": ("evil.example", lambda: rotate_zenml("admin")),
+        "rotate": ("evil.example", lambda: mlauth.rotate_zenml("zenml")),
+        "rotate, the administrator's vault": ("evil.example", lambda: mlauth.rotate_zenml("admin")),
     }
 
 

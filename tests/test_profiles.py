@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mlauth import ZenMLCredentials
 from mlauth.errors import InvalidProfile
 from mlauth.profiles import load_profile
 from mlauth.profiles import settings as mlauth_settings
@@ -38,10 +39,11 @@ def refusal(file: Path, name: str = "prod") -> str:
 def test_a_profile_is_read(file: Path) -> None:
     file.write_text(GOOD)
     profile = load_profile("prod", str(file))
-    assert profile.zenml is not None
-    assert profile.zenml.store_url == "https://zenml.example.com"
-    assert profile.zenml.service_account == "prefect-prod"
-    assert str(profile.env["HF_TOKEN"]) == "env://CI_HF_TOKEN"
+    zenml, env = profile.systems["zenml"], profile.systems["env"]
+    assert isinstance(zenml, ZenMLCredentials)
+    assert zenml.store_url == "https://zenml.example.com"
+    assert zenml.service_account == "prefect-prod"
+    assert str(env.references()["HF_TOKEN"]) == "env://CI_HF_TOKEN"
     assert [item.system for item in profile.credentials()] == ["zenml", "env"]
     assert [item.system for item in load_profile("dev", str(file)).credentials()] == ["env"]
 
@@ -55,8 +57,9 @@ def test_the_environment_does_not_redirect_a_profile(
     for name in ("PROFILES", "MLAUTH_PROFILES", "PROFILES__PROD__ZENML__STORE_URL"):
         monkeypatch.setenv(name, '{"prod": {"zenml": {"store_url": "https://evil.example.com"}}}')
     profile = load_profile("prod")
-    assert profile.zenml is not None
-    assert profile.zenml.store_url == "https://zenml.example.com"
+    zenml = profile.systems["zenml"]
+    assert isinstance(zenml, ZenMLCredentials)
+    assert zenml.store_url == "https://zenml.example.com"
 
 
 def test_a_profile_that_is_not_there_is_named_with_those_that_are(file: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_profile_that_is_not_there_is_named_with_those_that_are(file: Path) ->
 
 def test_another_profile_that_is_wrong_does_not_matter(file: Path) -> None:
     file.write_text(GOOD + '[profiles.half.zenml]\nstore_url = "x"\n')
-    assert load_profile("prod", str(file)).zenml is not None
+    assert "zenml" in load_profile("prod", str(file)).systems
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,13 @@ def test_another_profile_that_is_wrong_does_not_matter(file: Path) -> None:
         ("[profiles.prod.env]\nPATH = 'env://B'", "profiles.prod.env: PATH changes how programs"),
         ("[profiles.prod.env]\nA = 3", "profiles.prod.env.A: a literal"),
         ("[profiles.prod.zenlm]\na = 'canary'", "profiles.prod.zenlm: there is no such setting"),
+        (
+            "[profiles.prod.zenml_admn]\na = 'canary'",
+            "profiles.prod.zenml_admn: there is no such setting; check the spelling (the systems",
+        ),
+        ("[profiles.prod.zenml_admin]\nuser = 3", "profiles.prod.zenml_admin.password: is missing"),
+        ("[profiles.prod.systems]\na = 'canary'", "profiles.prod.systems: there is no such"),
+        ("[profiles.prod]\nexpired = 'canary'", "profiles.prod.expired: Input should be"),
         ("[profile.prod.zenml]\na = 'canary'", "profile: there is no such setting"),
         ("profiles = 'canary'", "profiles: Input should be a valid dictionary"),
         ("[profiles]\nprod = 'canary'", "profiles.prod: Input should be a valid dictionary"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlauth import ZenMLCredentials
 from mlauth.profiles import load_profile
 from tests.support.servers import ZenMLServer
 
@@ -107,9 +108,10 @@ def test_the_recipe_to_replace_really_does_not_work() -> None:
 
 def test_the_profile_is_valid(project: Path) -> None:
     profile = load_profile("prod", str(project / "mlauth.toml"))
-    assert profile.zenml is not None
-    assert profile.zenml.service_account == "prefect-prod"
-    assert str(profile.env["HF_TOKEN"]) == "env://CI_HF_TOKEN"
+    zenml, env = profile.systems["zenml"], profile.systems["env"]
+    assert isinstance(zenml, ZenMLCredentials)
+    assert zenml.service_account == "prefect-prod"
+    assert str(env.references()["HF_TOKEN"]) == "env://CI_HF_TOKEN"
 
 
 def test_the_python_example_runs(

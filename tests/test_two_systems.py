@@ -9,13 +9,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import EnvironmentSecrets, Profile, Stage, Status, ZenMLCredentials, systems
+from mlauth import (
+    EnvironmentSecrets,
+    Profile,
+    Stage,
+    Status,
+    ZenMLCredentials,
+    rotating,
+    systems,
+)
 from mlauth.errors import CheckFailed, InvalidCredentials, UnknownSystem
 from mlauth.stages import Stages
 from mlauth.stores import memory
@@ -48,14 +57,6 @@ class Two:
     hub: HubCredentials
 
 
-class _Profile(Profile):
-    def credentials(self) -> list[Credentials]:
-        return FOUND
-
-
-FOUND: list[Credentials] = []
-
-
 @pytest.fixture
 def start() -> Iterator[Callable[..., Two]]:
     memory.put("zenml", api_key())
@@ -66,8 +67,7 @@ def start() -> Iterator[Callable[..., Two]]:
             urls = [f"http://127.0.0.1:{stack.enter_context(serve(each))}" for each in (zenml, hub)]
             first = ZenMLCredentials.of("test", {"store_url": urls[0], "api_key": "memory://zenml"})
             second = HubCredentials.of("test", {"url": urls[1], "token": "memory://hub"})
-            FOUND[:] = [first, second]
-            return Two(_Profile(), first, second)
+            return Two(together(first, second), first, second)
 
         yield begin
 
@@ -131,7 +131,8 @@ def test_a_step_returns_what_each_said(start: Callable[..., Two]) -> None:
     two = start()
     report = mlauth.check(two.profile)
     said = steps._facts(report)["systems"]
-    assert said["hub"] == {"account": "hub-prod", "server_version": "7.1"}
+    url = two.hub.url
+    assert said["hub"] == {"account": "hub-prod", "server_url": url, "server_version": "7.1"}
     assert said["zenml"]["account"] == "flows"
     assert steps._facts(mlauth.check(two.hub)) == said["hub"]
 
@@ -198,8 +199,7 @@ class Mirror(HubCredentials):
 
 
 def together(*found: Credentials) -> Profile:
-    FOUND[:] = found
-    return _Profile()
+    return Profile().model_copy(update={"systems": {each.system: each for each in found}})
 
 
 class TestOneValueForEachVariable:
@@ -347,3 +347,30 @@ class TestTheEnvironment:
         assert mlauth.check(systems=["hub"]).summary() == (
             "hub, configured: HUB_URL: http would send the key over the network in clear: use https"
         )
+
+
+class TestAProfile:
+    """A section of mlauth.toml is the name of a system, of whatever package that is."""
+
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(systems._OURS, "hub", "tests.support.hub:HubCredentials")
+
+    def test_it_has_a_section_for_each(self, start: Callable[..., Two], tmp_path: Path) -> None:
+        two = start()
+        assert isinstance(two.zenml, ZenMLCredentials)
+        file = tmp_path / "mlauth.toml"
+        file.write_text(
+            f'[profiles.p]\nhub = {{ url = "{two.hub.url}", token = "memory://hub" }}\n'
+            f'zenml = {{ store_url = "{two.zenml.store_url}", api_key = "memory://zenml" }}\n'
+        )
+        report = mlauth.check("p", config=str(file))
+        assert report.accounts == {"hub": "hub-prod", "zenml": "flows"}
+        only = mlauth.check("p", systems=["hub"], config=str(file))
+        assert only.accounts == {"hub": "hub-prod"}
+        said = mlauth.check("p", systems=["env"], config=str(file)).summary()
+        assert said == f"env, configured: profile 'p' of {file} has no [env]: add it"
+
+    def test_a_system_without_a_rotation_says_so(self, start: Callable[..., Two]) -> None:
+        with pytest.raises(InvalidCredentials, match="mlauth cannot rotate a key of Hub"):
+            rotating.rotate("hub", start().profile)

@@ -18,7 +18,7 @@ from zenml.exceptions import AuthorizationException
 from zenml.utils import source_utils
 
 from mlauth import hosts, masking
-from mlauth.checking import DEFAULT_FILE, check_all, in_time
+from mlauth.checking import check_all, in_time
 from mlauth.deadline import THREAD, Deadline
 from mlauth.errors import (
     CheckFailed,
@@ -27,7 +27,7 @@ from mlauth.errors import (
     StageUnknown,
 )
 from mlauth.forks import lock
-from mlauth.profiles import Profile, load_profile
+from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
 from mlauth.report import (
     CheckReport,
     Stage,
@@ -163,9 +163,11 @@ def _walk(
         with recorded(reports[-1], Stage.CONFIGURED) as result:
             profile = _profile(profile_name, config_file, others, result.warnings)
     if profile is not None:
-        if service_account is None and profile.zenml is not None:
-            service_account = profile.zenml.service_account
-        rest = profile.model_copy(update={"zenml": None})
+        zenml = profile.systems.get("zenml")
+        if service_account is None and isinstance(zenml, ZenMLCredentials):
+            service_account = zenml.service_account
+        others_of = {name: each for name, each in profile.systems.items() if name != "zenml"}
+        rest = profile.model_copy(update={"systems": others_of})
     proven, found = deadline.run_all(
         [
             lambda: _prove(store, token, report, service_account, deadline),

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from zenml.alerter.base_alerter import BaseAlerter, BaseAlerterConfig, BaseAlerterFlavor
 
-from mlauth.checking import DEFAULT_FILE
+from mlauth.profiles import DEFAULT_FILE
 
 
 class ServiceAccountCheckConfig(BaseAlerterConfig):

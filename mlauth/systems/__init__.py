@@ -128,6 +128,8 @@ class Credentials(BaseModel):
         found_in: for fields, the variables in which the system's own client finds them.
         near_misses: names that people write for these variables, to the right ones.
         otherwise: what the client does where a variable is missing, as in `runs elsewhere`.
+        parts: sections beside the system's own: of `[<system>_<part>]`, the part and its model.
+        rotation: the module that gives an account a new key, if there is one (`mlauth.rotating`).
         owned: the variables that only this system sets or empties; `*` stands for any characters.
     """
 
@@ -138,6 +140,8 @@ class Credentials(BaseModel):
     found_in: ClassVar[Mapping[str, str]] = {}
     near_misses: ClassVar[Mapping[str, str]] = {}
     otherwise: ClassVar[str] = ""
+    parts: ClassVar[Mapping[str, type[BaseModel]]] = {}
+    rotation: ClassVar[str] = ""
     owned: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("*")

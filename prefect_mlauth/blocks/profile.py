@@ -8,10 +8,10 @@ from pydantic import Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from mlauth.activation import prepare
-from mlauth.checking import DEFAULT_FILE, Subject
+from mlauth.checking import Subject
 from mlauth.deadline import Deadline
 from mlauth.errors import InvalidProfile
-from mlauth.profiles import Profile
+from mlauth.profiles import DEFAULT_FILE, Profile
 from mlauth.systems import in_one_line
 from prefect_mlauth import logins
 from prefect_mlauth.blocks.active import Active

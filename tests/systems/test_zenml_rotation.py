@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import Profile, ZenMLCredentials
+from mlauth import Profile, ZenMLCredentials, rotating
 from mlauth.azure import tokens as azure_tokens
 from mlauth.cli import main
 from mlauth.errors import (
@@ -30,7 +30,7 @@ from mlauth.errors import (
     SecretDenied,
 )
 from mlauth.stores import memory
-from mlauth.systems.zenml.rotation import prepare_zenml, writable
+from mlauth.systems.zenml.rotation import writable
 from tests.accounts import Account
 from tests.support.azure import Azure
 from tests.support.faults import answer, faulty
@@ -410,7 +410,7 @@ class TestNothingIsRotated:
         assert sum(map(is_rotation, front.requests)) == 0
 
     def test_when_somebody_else_has_rotated_and_not_stored_it_yet(self, setting: Setting) -> None:
-        ready = prepare_zenml(setting.profile, timeout=60)
+        ready = rotating.prepare("zenml", setting.profile, timeout=60)
         account = setting.account
         account.server.rotate_api_key(account.id, account.key_id, retain_minutes=5)
         before, old = setting.rotated(), account.key
@@ -433,7 +433,7 @@ def test_of_two_who_rotate_at_once_the_newer_value_is_stored(
     setting: Setting, front: Proxy
 ) -> None:
     """Both have asked the server before either has stored: the first one's value is older."""
-    account, first = setting.account, prepare_zenml(setting.profile, timeout=60)
+    account, first = setting.account, rotating.prepare("zenml", setting.profile, timeout=60)
 
     def rotate_and_store_first(request: Request) -> bool:
         if is_rotation(request):  # what the second one looked at just before is out of date
@@ -441,7 +441,7 @@ def test_of_two_who_rotate_at_once_the_newer_value_is_stored(
             first.rotate()
         return False
 
-    second = prepare_zenml(setting.profile, timeout=60)
+    second = rotating.prepare("zenml", setting.profile, timeout=60)
     front.fails = rotate_and_store_first
     second.rotate()
     assert setting.takes(account.key)
@@ -704,8 +704,8 @@ def test_the_documents_profile_can_be_rotated_and_its_options_exist(tmp_path: Pa
     profile = mlauth.load_profile("prod", str(tmp_path / "mlauth.toml"))
     shown = Path(__file__).parents[2] / "deployments" / "rotate-zenml-key" / "mlauth.toml"
     assert profile == mlauth.load_profile("prod", str(shown))
-    assert profile.zenml
-    assert writable(profile.zenml.api_key)
+    zenml = profile.systems["zenml"]
+    assert writable(zenml.references()["api_key"])
     (command,) = re.findall(r"^\$ mlauth (rotate .*)$", text, re.MULTILINE)
     options = CliRunner().invoke(main, ["rotate", "zenml", "--help"]).output
     for option in {*re.findall(r"--[a-z-]+", command), "--new-key"}:

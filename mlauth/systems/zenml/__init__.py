@@ -25,6 +25,21 @@ URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
 _PASSWORDS = ("ZENML_STORE_USERNAME", "ZENML_STORE_PASSWORD")
 
 
+class Administrator(BaseModel):
+    """A user of a ZenML server who may manage service accounts.
+
+    A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
+    otherwise only an administrator may (seen on 0.98.0: 403).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    user: str = Field(title="User", description="The administrator's user name.")
+    password: SecretReference = Field(
+        title="Password", description="Where the administrator's password lives."
+    )
+
+
 class ZenMLCredentials(Credentials):
     """Lets a flow work on a ZenML server as a service account.
 
@@ -50,6 +65,8 @@ class ZenMLCredentials(Credentials):
         "ZENML_TOKEN": API_TOKEN,
         "ZENML_STORE_TOKEN": API_TOKEN,
     }
+    parts: ClassVar[Mapping[str, type[BaseModel]]] = {"admin": Administrator}
+    rotation: ClassVar[str] = "mlauth.systems.zenml.rotation"
     otherwise: ClassVar[str] = "run on a local store"
     owned: ClassVar[tuple[str, ...]] = ("ZENML_*", "DISABLE_CREDENTIALS_DISK_CACHING")
 
@@ -199,21 +216,6 @@ class ZenMLCredentials(Credentials):
             (host_of(self.store_url),) if makes_a_detour(self.store_url) else (),
             Isolation(self.store_url, trusts_run=self.ca(os.environ) is not None),
         )
-
-
-class Administrator(BaseModel):
-    """A user of a ZenML server who may manage service accounts.
-
-    A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
-    otherwise only an administrator may (seen on 0.98.0: 403).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    user: str = Field(title="User", description="The administrator's user name.")
-    password: SecretReference = Field(
-        title="Password", description="Where the administrator's password lives."
-    )
 
 
 def is_off(value: str) -> bool:

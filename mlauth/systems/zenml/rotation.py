@@ -13,20 +13,18 @@ import base64
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from mlauth import masking
-from mlauth.checking import DEFAULT_FILE, as_one, check_all
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     InvalidCredentials,
-    InvalidProfile,
     MLAuthError,
     RotationFailed,
     RotationIncomplete,
@@ -35,23 +33,19 @@ from mlauth.errors import (
 )
 from mlauth.net.http import Answer, Bearer
 from mlauth.never_pickled import NeverPickled
-from mlauth.profiles import Profile, load_profile
 from mlauth.references import SecretReference
-from mlauth.report import (
-    SystemReport,
-)
+from mlauth.report import SystemReport
 from mlauth.resolving import read_all, refuse_hosts
-from mlauth.signals import uninterrupted
 from mlauth.stages import Connection, Stages
 from mlauth.stores import schemes
 from mlauth.storing import SecretStore
+from mlauth.systems import Proof
 from mlauth.systems.zenml import Administrator, ZenMLCredentials, key_problem
 from mlauth.systems.zenml.server import connect, current_user, log_in, prove_server
 from mlauth.text import plain
 from mlauth.trust import certificates
 
-DAY = 24 * 60
-_MOST_MINUTES = 365 * DAY
+_MOST_MINUTES = 365 * 24 * 60
 _SETTLING = 2.0  # seconds in which a server ends what it was doing when its answer was lost
 # Of a server, or a proxy, that gave up waiting: it says nothing of what was asked for.
 _GAVE_UP = (408, 499)
@@ -88,68 +82,6 @@ class Rotation:
             f"service account {self.account!r} on {self.server_url} has a new value of its API "
             f"key {self.key_name!r}, stored in {self.reference}{version} and proven; {old}"
         )
-
-
-def rotate_zenml(
-    profile: str | Profile,
-    *,
-    retain_minutes: int = DAY,
-    new_key: bool = False,
-    timeout: float = 30.0,
-    config: str = DEFAULT_FILE,
-) -> Rotation:
-    """Rotate the API key of a profile's ZenML service account.
-
-    Whatever goes wrong, no key is lost: the new value is shown to nobody, and until it is stored
-    the old one works. Ctrl-C and SIGTERM are held back from the rotation to the end (in other
-    threads than the main one Python cannot do that).
-
-    Args:
-        profile: its name, or the profile. Its key must be in a store that mlauth can write to.
-        retain_minutes: how long the old value works beside the new one: longer than runs last.
-        new_key: make a second API key in place of rotating the one that is stored; ends nothing.
-        timeout: seconds for everything up to the rotation, and again for the rotation, for storing
-            the new value, for reading it back, and for proving it.
-        config: the file of the profiles, for a name.
-
-    Returns:
-        What was done, without secrets.
-
-    Raises:
-        RotationIncomplete: the key was rotated, but the new value is not stored or not proven;
-            the message says until when the old one works, and what to do.
-        MLAuthError: nothing was rotated; as for `mlauth.check` and `mlauth.resolve`.
-    """
-    ready = prepare_zenml(
-        profile, retain_minutes=retain_minutes, new_key=new_key, timeout=timeout, config=config
-    )
-    with uninterrupted():
-        return ready.rotate()
-
-
-def prepare_zenml(
-    profile: str | Profile,
-    *,
-    retain_minutes: int = DAY,
-    new_key: bool = False,
-    timeout: float = 30.0,
-    config: str = DEFAULT_FILE,
-) -> Ready:
-    """Prove that a rotation can be made; see `rotate_zenml`."""
-    if not 1 <= retain_minutes <= _MOST_MINUTES:
-        raise InvalidCredentials(
-            f"retain: {retain_minutes} is not 1 to {_MOST_MINUTES:,} minutes; the old key must "
-            "work until the new one is stored, and for as long as runs that have it may log in"
-        )
-    title = f"profile {profile!r} of {config}" if isinstance(profile, str) else "the profile"
-    loaded = load_profile(profile, config) if isinstance(profile, str) else profile
-    if loaded.zenml is None:
-        raise InvalidProfile(f"{title} has no [zenml], so no key to rotate")
-    deadline = Deadline(timeout)
-    return deadline.run(
-        lambda: _prepare(loaded, retain_minutes, new_key, timeout, deadline.inner()),
-        f"the rotation of the key of {title} was not begun",
-    )
 
 
 class _Overtaken(RotationFailed):
@@ -215,7 +147,7 @@ class Ready(NeverPickled):
     seconds: float
 
     def rotate(self) -> Rotation:
-        """Rotate, store the new value, and prove it; see `rotate_zenml`. Not to be interrupted."""
+        """Rotate, store the new value, and prove it; see `mlauth.rotating.Ready`."""
         asked = _now()
         if self.new_key:
             name, until = f"{self.key.name}-{asked:%Y%m%d-%H%M%S}", self.key.old_value_until
@@ -417,25 +349,39 @@ class Ready(NeverPickled):
         )
 
 
-def _prepare(
-    profile: Profile, minutes: int, new_key: bool, seconds: float, deadline: Deadline
+def prepare(
+    credentials: ZenMLCredentials,
+    parts: Mapping[str, BaseModel],
+    prove: Callable[[ZenMLCredentials], tuple[Mapping[str, SecretStr], Proof]],
+    deadline: Deadline,
+    *,
+    retain_minutes: int,
+    new_key: bool,
 ) -> Ready:
-    credentials = profile.zenml
-    assert credentials is not None
-    store = writable(credentials.api_key)
-    if profile.zenml_admin:
-        refuse_hosts([profile.zenml_admin.password])  # before the key is read
-    bare = {"stack": None, "project": None}
-    report, (checked,) = check_all(credentials.model_copy(update=bare), deadline)
-    if checked.error:
-        raise as_one([checked.error], report)
-    assert checked.values
-    assert checked.proof
-    value, token = checked.values["api_key"], checked.proof.secrets["token"]
+    """Prove that a rotation can be made; see `mlauth.rotating.prepare`.
+
+    Args:
+        credentials: whose key is rotated.
+        parts: `admin`, who may rotate it, if that is not the account itself.
+        prove: reads and proves credentials, and returns values and proof.
+        deadline: bounds everything up to the rotation; that, and what follows, has its seconds.
+        retain_minutes: how long the old value works beside the new one.
+        new_key: make a second API key in place of rotating the one that is stored.
+    """
+    if not 1 <= retain_minutes <= _MOST_MINUTES:
+        raise InvalidCredentials(
+            f"retain: {retain_minutes} is not 1 to {_MOST_MINUTES:,} minutes; the old key must "
+            "work until the new one is stored, and for as long as runs that have it may log in"
+        )
+    store, admin = writable(credentials.api_key), parts.get("admin")
+    if isinstance(admin, Administrator):
+        refuse_hosts([admin.password])  # before the key is read
+    values, proof = prove(credentials.model_copy(update={"stack": None, "project": None}))
+    value, token = values["api_key"], proof.secrets["token"]
     with connect(credentials.store_url, deadline, _ca(credentials)) as service:
         account = current_user(service, token, credentials.service_account)
-        if profile.zenml_admin:
-            token = _administrator(service, profile.zenml_admin, deadline)
+        if isinstance(admin, Administrator):
+            token = _administrator(service, admin, deadline)
     keys = f"/api/v1/service_accounts/{quote(str(account['id']), safe='')}/api_keys"
     path = f"{keys}/{quote(_id_of(value), safe='')}"
     server = _Server(credentials, account["name"], keys, path, token, account["real_name"])
@@ -448,7 +394,7 @@ def _prepare(
             "rotate with --new-key (new_key=True), which ends no key"
         )
     store.prove_writable(credentials.api_key, timeout=deadline.remaining())
-    return Ready(server, store, key, value, minutes, new_key, seconds)
+    return Ready(server, store, key, value, retain_minutes, new_key, deadline.seconds)
 
 
 def _administrator(service: Connection, who: Administrator, deadline: Deadline) -> SecretStr:
