@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_mlauth import ReferencedSecret
 from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
 from tests.support.azure import Azure
+from tests.support.servers import PrefectServer
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,6 +36,35 @@ def test_a_flows_own_azure_identity_does_not_become_that_of_the_next_step(
     assert run.facts["env"]["HF_TOKEN"] == digest("canary-token")
     assert {asked.path for asked in azure.directory.requests[before:]} == {"/msi/token"}
     assert [asked.status for asked in vault.requests].count(200) == 2
+
+
+def test_a_block_in_the_flow_asks_as_the_worker_too(
+    way: str, project: Project, prefect_api: PrefectServer, azure: Azure
+) -> None:
+    """In the engine, which in one of the two ways ran no step."""
+    vault, worker, other = azure.vault(), azure.identity("get", "set"), azure.identity("get", "set")
+    vault.put("key", "canary-of-the-key")
+    ReferencedSecret(reference=f"azurekv://{vault.name}/key").save("as-the-worker", overwrite=True)
+    of_the_flow = azure.service_principal(azure.identity("get", "set"))
+    names = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
+    deployment = project.deploy(
+        "referenced_secret",
+        export_secrets(**{name: f"env://FLOW_{name}" for name in names}),
+        file="block_flows.py",
+    )
+    run = project.run(
+        way,
+        deployment,
+        BLOCK="as-the-worker",
+        **{f"FLOW_{name}": of_the_flow[name] for name in names},
+        # A user-assigned identity, which AZURE_CLIENT_ID names.
+        **azure.environment(other, assigned=[worker]),
+        AZURE_CLIENT_ID=worker.client_id,
+    )
+    assert run.result.state_type == "COMPLETED", run.text
+    assert run.facts["new"] == digest("canary-of-the-key-new")
+    assert {asked.path for asked in worker.requests} == {"/msi/token"}
+    assert other.requests == []
 
 
 def test_what_key_vault_refuses_ends_the_run_with_one_line(

@@ -7,7 +7,12 @@ from flows import environment, say
 from prefect import flow
 from zenml.client import Client
 
-from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ZenMLCredentials
+from prefect_mlauth import (
+    AzureKeyVaultSecret,
+    MLAuthProfile,
+    ReferencedSecret,
+    ZenMLCredentials,
+)
 
 
 def digest(secret: bytes) -> str:
@@ -98,6 +103,14 @@ def secret() -> None:
     reference = block.write_secret(old + b"-new")
     print("printed", old, block.read_secret().decode())
     say(old=digest(old), new=digest(block.read_secret()), reference=reference)
+
+
+@flow(log_prints=True)
+def referenced_secret() -> None:
+    """Do the same with the secret of any store."""
+    block = ReferencedSecret.load(os.environ["BLOCK"])
+    block.write_secret(block.read_secret() + b"-new")
+    say(new=digest(block.read_secret()))
 
 
 @flow(log_prints=True)
