@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def test_who_asks_nobody_imports_no_http(tmp_path: Path) -> None:
     """A proxy or a CA in the environment is no reason either."""
@@ -24,3 +26,25 @@ def test_who_asks_nobody_imports_no_http(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "activate",
+    [
+        "import mlauth\nwith mlauth.activate(mlauth.EnvironmentSecrets(env=env)): pass",
+        "from prefect_mlauth import steps\nsteps.export_secrets(env)",
+    ],
+)
+def test_an_activation_imports_no_system_that_it_does_not_use(
+    activate: str, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("canary-token")
+    code = (
+        f"import sys\nenv = {{'TOKEN': 'file://{tmp_path}/token'}}\n{activate}\n"
+        "rooms = ('mlauth.systems.', 'mlauth.azure', 'zenml')\n"
+        "print([name for name in sorted(sys.modules) if name.startswith(rooms)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1:] == ["['mlauth.systems.env']"], done.stdout + done.stderr
