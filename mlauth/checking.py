@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from mlauth.errors import (
 from mlauth.never_pickled import NeverPickled
 from mlauth.owners import trespass, two_values
 from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
+from mlauth.record import environment
 from mlauth.references import SecretReference
 from mlauth.report import (
     CheckReport,
@@ -151,7 +151,7 @@ def _in_environment(systems: Iterable[str]) -> tuple[list[Credentials], list[Sys
         try:
             cls = load(name)
             title = cls.title
-            credentials = cls.from_environment(os.environ)
+            credentials = cls.from_environment(environment())
         except MLAuthError as error:
             failed.append(_failed(name, title, str(error)))
         else:
@@ -174,8 +174,9 @@ def _check_each(
     found: list[Credentials], deadline: Deadline, *, verify: bool, expired: Expired
 ) -> list[Checked]:
     checks = [Checked(item, SystemReport(item.system, item.title)) for item in found]
-    bundles = [ca for each in found if (ca := each.ca(os.environ))]
-    trust = cache(partial(certificates, bundles, os.environ))
+    held = environment()
+    bundles = [ca for each in found if (ca := each.ca(held))]
+    trust = cache(partial(certificates, bundles, held))
     walks = [
         partial(_walk, check, found, deadline.inner(), trust, verify=verify, expired=expired)
         for check in checks
@@ -283,8 +284,8 @@ def _walk(
         refusals = {item.system: why for item in others if (why := _refusal(item, others))}
         if credentials.system in refusals:
             raise InvalidCredentials(refusals[credentials.system])
-        result.warnings += credentials.configured(os.environ)
-        if credentials.ca(os.environ):
+        result.warnings += credentials.configured(environment())
+        if credentials.ca(environment()):
             check.certificates = trust()
     if refusals:
         return  # before anything is read, also for the other systems

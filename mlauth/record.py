@@ -109,6 +109,11 @@ class _Environment(NeverPickled, Mapping[str, str]):
         return f"<{len(self)} variables>"
 
 
+def environment() -> Mapping[str, str]:
+    """Return what the environment holds now, in an object that shows no value."""
+    return _Environment()
+
+
 def own_environment() -> Mapping[str, str]:
     """Return the environment as it would be without what mlauth exported for the flow.
 

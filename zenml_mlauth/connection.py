@@ -28,6 +28,7 @@ from mlauth.errors import (
 )
 from mlauth.forks import lock
 from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
+from mlauth.record import environment
 from mlauth.report import (
     CheckReport,
     Stage,
@@ -245,7 +246,7 @@ def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
     wanted = "a service account" if service_account is None else repr(service_account)
     line = f"ZenML's client uses the local store of this machine, not a server as {wanted}"
     try:
-        ZenMLCredentials.refuse_near_misses(os.environ)
+        ZenMLCredentials.refuse_near_misses(environment())
     except MLAuthError as error:
         raise StageFailed(f"{line}: {error}") from None
     raise StageFailed(

@@ -223,21 +223,18 @@ class Credentials(BaseModel):
     def _from_variables(
         cls: type[C], environment: Mapping[str, str], variables: Mapping[str, str]
     ) -> C | None:
+        # The value of a secret is in no local variable here: its reference is enough.
         there = {
-            each: environment[name] for each, name in variables.items() if environment.get(name)
+            each: f"env://{name}" if cls._is_secret(each) else environment[name]
+            for each, name in variables.items()
+            if environment.get(name)
         }
         if not there:
             return None
         for each, name in variables.items():
-            declared = cls.model_fields[each]
-            if each not in there and declared.is_required():
+            if each not in there and cls.model_fields[each].is_required():
                 which = f": {cls.title} would {cls.otherwise} here" if cls.otherwise else ""
                 raise InvalidCredentials(f"{name} is not set{which}")
-            if each in there and SecretReference in (
-                declared.annotation,
-                *get_args(declared.annotation),
-            ):
-                there[each] = f"env://{name}"
         try:
             return cls(**there)
         except ValidationError as error:
@@ -245,6 +242,11 @@ class Credentials(BaseModel):
         for each, name in variables.items():
             line = re.sub(f"(^|; ){each}: ", rf"\1{name}: ", line)
         raise InvalidCredentials(line)
+
+    @classmethod
+    def _is_secret(cls, field: str) -> bool:
+        kind = cls.model_fields[field].annotation
+        return SecretReference in (kind, *get_args(kind))
 
     def references(self) -> dict[str, SecretReference]:
         """Return the references among the fields, by field name."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field
 
 from mlauth.errors import InvalidCredentials
 from mlauth.net.route import ca_problem, makes_a_detour, netrc_problem
+from mlauth.record import environment
 from mlauth.references import SecretReference
 from mlauth.shapes import host_of
 from mlauth.stages import Stages
@@ -214,7 +215,7 @@ class ZenMLCredentials(Credentials):
             settings,
             (emptied,),
             (host_of(self.store_url),) if makes_a_detour(self.store_url) else (),
-            Isolation(self.store_url, trusts_run=self.ca(os.environ) is not None),
+            Isolation(self.store_url, trusts_run=self.ca(environment()) is not None),
         )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mlauth.errors import (
 )
 from mlauth.net.http import Answer, Bearer
 from mlauth.never_pickled import NeverPickled
+from mlauth.record import environment
 from mlauth.references import SecretReference
 from mlauth.report import SystemReport
 from mlauth.resolving import read_all, refuse_hosts
@@ -459,8 +459,9 @@ def _is_refusal(answer: Answer) -> bool:
 
 
 def _ca(credentials: ZenMLCredentials) -> str | None:
-    ca = credentials.ca(os.environ)
-    return certificates([ca] if ca else [], os.environ)
+    held = environment()
+    ca = credentials.ca(held)
+    return certificates([ca] if ca else [], held)
 
 
 def _after(rotated: str, minutes: int) -> datetime | None:
