@@ -86,7 +86,7 @@ class SystemContract(ABC):
 
     def owned(self) -> tuple[str, ...]:
         """Return the variables that the system may set and empty, as patterns."""
-        return systems.load(self.system).owned
+        return self.model().owned
 
     def make(self) -> Credentials:
         """Return credentials whose references give the values of `secrets`."""
@@ -121,6 +121,7 @@ class SystemContract(ABC):
         self.shows_no_secret(f"{json.dumps(report.to_dict())} {report.summary()} {report!r}")
         (found,) = report.systems
         assert all(line.isprintable() for line in _lines(found))
+        assert "is a defect of" not in found.summary()  # as which mlauth shows an exception
         return found
 
     @pytest.fixture(autouse=True)
@@ -213,6 +214,34 @@ class SystemContract(ABC):
             assert self._is_owned(name), f"{name} is not among the owned variables of the system"
         assert exports.secrets
         self.shows_no_secret(f"{exports!r} {exports.settings}")
+
+    def test_a_name_that_is_nearly_right_is_named_with_the_right_one(self) -> None:
+        for wrong, right in self.model().near_misses.items():
+            assert self._is_owned(right)
+            for environment in ({wrong: value} for value in self.secrets.values()):
+                warnings = self.make().configured(environment)
+                assert any(wrong in line and right in line for line in warnings)
+                with pytest.raises(InvalidCredentials) as caught:
+                    self.model().from_environment(environment)
+                assert wrong in str(caught.value)
+                assert right in str(caught.value)
+                self.shows_no_secret(f"{warnings} {caught.value}")
+
+    def test_what_is_set_is_what_its_client_would_find(self) -> None:
+        assert self.model().from_environment({}) is None
+        with mlauth.activate(self.make(), timeout=20) as activation:
+            found = self.model().from_environment(os.environ)
+            if not self.model().found_in:
+                assert found is None
+                return
+            assert found
+            assert found.hosts() == self.make().hosts()
+            for reference in found.references().values():
+                assert reference.scheme == "env"
+                assert str(reference).removeprefix("env://") in activation.variables
+            report = self.check(found)
+        assert report.status is Status.PASSED
+        assert report.account == activation.account
 
     @pytest.mark.parametrize("verify", [True, False])
     def test_what_is_set_is_undone_exactly(self, verify: bool, tmp_path: Path) -> None:

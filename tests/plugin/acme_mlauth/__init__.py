@@ -1,0 +1,1 @@
+"""What mlauth knows of Acme."""
