@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from mlauth import masking
 from mlauth.systems.zenml import isolation
-from tests.accounts import Account, new_account
+from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.azure import azure as start_azure
 from tests.support.environment import child_environment

@@ -29,7 +29,7 @@ from mlauth.errors import (
 from mlauth.masking import mask
 from mlauth.record import RECORD, own_environment, read_record, resume
 from mlauth.stores import memory
-from tests.accounts import Account, new_account
+from tests.support.accounts import Account, new_account
 from tests.support.faults import answer, faulty, silent
 
 pytestmark = pytest.mark.usefixtures("clean_environment")

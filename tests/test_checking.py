@@ -21,10 +21,10 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import CheckReport, Profile, Stage, Status, ZenMLCredentials
 from mlauth.stores import memory
-from tests.accounts import LOGIN, Account
+from tests.support.accounts import LOGIN, Account
 from tests.support.faults import FaultyServer, answer, faulty, silent
 from tests.support.servers import ZenMLServer
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 ZENML_VERSION = metadata.version("zenml")
 
@@ -325,7 +325,7 @@ OTHER_CLIENT = """
 import sys
 import mlauth
 from mlauth.stores import memory
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 memory.put("other", api_key())
 fields = {"store_url": sys.argv[1], "api_key": "memory://other", "ca_bundle": sys.argv[2]}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import Account
+from tests.support.accounts import Account
 from tests.support.faults import answer, faulty
 
 

@@ -22,8 +22,8 @@ from mlauth.systems.zenml import ZenMLCredentials
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
 from prefect_mlauth.blocks.active import Active
-from tests.accounts import Account
-from tests.systems.keys import api_key
+from tests.support.accounts import Account
+from tests.support.zenml_keys import api_key
 
 _watching: list[list[str]] = []
 

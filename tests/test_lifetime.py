@@ -29,7 +29,7 @@ from mlauth.record import RECORD, read_record
 from mlauth.report import CheckReport
 from mlauth.stores import memory
 from mlauth.systems import Exports
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mlauth import masking
-from tests.leaks.canaries import leaks
+from tests.support.canaries import leaks
 
 CANARY = 'canary-7fQ/+"ü\\~&9x'
 

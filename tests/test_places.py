@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import untraced
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 ENV = '[profiles.p.env]\nTOKEN = "file://{folder}/key"\n'
 ZENML = (

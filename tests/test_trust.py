@@ -24,7 +24,7 @@ from mlauth.systems import Credentials
 from mlauth.trust import certificates
 from tests.support.faults import FaultyServer, Reply, answer, faulty
 from tests.support.hub import TOKEN, HubCredentials
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -32,7 +32,7 @@ from mlauth.systems import Credentials, Exports, Proof
 from prefect_mlauth import runs, steps
 from tests.support.hub import TOKEN, HubCredentials, hub
 from tests.support.web import Answer, Call, Service, serve
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

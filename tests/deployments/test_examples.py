@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from demo.run import register_stack
-from tests.accounts import Account, new_account
 from tests.conftest import untraced
+from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.search import search
 from tests.support.servers import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.forks import Job, alone
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 KEY = api_key("canary-key")
 URL = "https://zenml.example.com"

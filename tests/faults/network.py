@@ -33,7 +33,7 @@ from tests.support.faults import (
     reset,
     silent,
 )
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 KEY, TOKEN, SECRET, HEADER = (
     api_key("canary-key"),

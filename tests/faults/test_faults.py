@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import Account
 from tests.faults import local, network
 from tests.faults.forks import Job, Outcome
+from tests.support.accounts import Account
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = ROOT / "docs" / "failures.md"

@@ -39,8 +39,8 @@ from mlauth.systems import Exports
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
 from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
-from tests.leaks.canaries import canary, token, zenml_key
 from tests.support.azure import Azure
+from tests.support.canaries import canary, token, zenml_key
 from tests.support.faults import FaultyServer, Reply, answer, faulty
 from tests.support.zenml_server import ZenMLServer
 

@@ -19,9 +19,9 @@ from mlauth.azure import tokens as azure_tokens
 from mlauth.cli import main
 from mlauth.storing import SecretStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
-from tests.leaks.canaries import canary, leaks
 from tests.leaks.watching import Watch, said, watching
 from tests.support.azure import Azure
+from tests.support.canaries import canary, leaks
 from tests.support.web import Answer
 
 pytestmark = pytest.mark.load

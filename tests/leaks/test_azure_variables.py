@@ -21,9 +21,9 @@ from mlauth.deadline import Deadline
 from mlauth.net.faults import FaultError
 from mlauth.record import own_environment
 from mlauth.storing import SecretStore
-from tests.leaks.canaries import canary, leaks, token
 from tests.leaks.watching import Watch, watching
 from tests.support.azure import Azure
+from tests.support.canaries import canary, leaks, token
 
 BOM, HALF = "\ufeff", "\udce9"  # HALF: what a byte that is not UTF-8 becomes in os.environ
 SPOILT: dict[str, Callable[[str], str]] = {

@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from tests.leaks.canaries import canary, leaks, token, zenml_key
+from tests.support.canaries import canary, leaks, token, zenml_key
 
 VALUES = [canary("secret"), zenml_key("key"), token("token")]
 

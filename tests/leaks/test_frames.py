@@ -34,10 +34,10 @@ from mlauth.deadline import THREAD
 from mlauth.errors import ActivationError, MLAuthError
 from mlauth.stores import memory
 from mlauth.storing import SecretStore
-from tests.leaks.canaries import canary, leaks, words, zenml_key
 from tests.leaks.making import Here
 from tests.leaks.watching import watching
 from tests.support.azure import Azure
+from tests.support.canaries import canary, leaks, words, zenml_key
 from tests.support.zenml_client import forget_client
 
 pytestmark = pytest.mark.usefixtures("clean_environment")

@@ -27,9 +27,9 @@ from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter
 
 from mlauth import SecretReference, systems
 from prefect_mlauth import logins
-from tests.leaks.canaries import leaks
 from tests.leaks.making import BUILDERS, Here
 from tests.support.azure import Azure
+from tests.support.canaries import leaks
 
 PACKAGES = ("mlauth", "prefect_mlauth", "zenml_mlauth")
 

@@ -23,10 +23,10 @@ from mlauth import ZenMLCredentials
 from mlauth.cli import main
 from prefect_mlauth import MLAuthProfile, steps
 from prefect_mlauth import ZenMLCredentials as Block
-from tests.leaks.canaries import leaks
 from tests.leaks.making import Here
 from tests.leaks.watching import Watch, said, watching
 from tests.support.azure import Azure
+from tests.support.canaries import leaks
 from tests.support.faults import FaultyServer, Reply, faulty, reset, silent
 from tests.support.zenml_client import forget_client
 from zenml_mlauth import connection

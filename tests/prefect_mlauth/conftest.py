@@ -18,8 +18,8 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from mlauth.masking import spellings
-from tests.accounts import Account, new_account
 from tests.conftest import untraced
+from tests.support.accounts import Account, new_account
 from tests.support.search import search
 from tests.support.servers import (
     FlowRunResult,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from prefect_mlauth import MLAuthProfile, ZenMLCredentials
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, block_documents, digest
+from tests.support.accounts import Account
 from tests.support.servers import PrefectServer
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 pytestmark = pytest.mark.timeout(300)
 

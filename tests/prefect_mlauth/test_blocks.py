@@ -33,8 +33,8 @@ from prefect_mlauth import (
     ReferencedSecret,
     ZenMLCredentials,
 )
-from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, block_documents
+from tests.support.accounts import Account, new_account
 from tests.support.connect_proxy import connect_proxy
 from tests.support.published import DOCS, HOST, URLS, published
 from tests.support.search import search

@@ -16,8 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable as present
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.accounts import Account
 from tests.conftest import untraced
+from tests.support.accounts import Account
 from tests.support.published import HOST, published
 from tests.support.servers import PrefectServer
 

@@ -11,9 +11,9 @@ import pytest
 import mlauth
 from mlauth import Profile, ZenMLCredentials
 from mlauth.report import CheckReport
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, Run, digest, zenml_login
-from tests.support.proxy import Request, proxy
+from tests.support.accounts import Account
+from tests.support.reverse_proxy import Request, proxy
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(500)]
 

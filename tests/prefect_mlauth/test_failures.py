@@ -8,11 +8,11 @@ from datetime import datetime
 
 import pytest
 
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, Run, digest, zenml_login
+from tests.support.accounts import Account
 from tests.support.faults import FaultyServer, answer, faulty
 from tests.support.servers import PrefectServer
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 pytestmark = pytest.mark.timeout(300)
 

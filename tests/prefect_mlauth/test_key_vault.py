@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prefect_mlauth import ReferencedSecret
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
+from tests.support.accounts import Account
 from tests.support.azure import Azure
 from tests.support.servers import PrefectServer
 

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 
 from demo.run import register_stack
-from tests.accounts import Account
-from tests.leaks.canaries import canary, leaks
 from tests.prefect_mlauth.conftest import (
     Project,
     Run,
@@ -25,6 +23,8 @@ from tests.prefect_mlauth.conftest import (
     export_secrets,
     zenml_login,
 )
+from tests.support.accounts import Account
+from tests.support.canaries import canary, leaks
 from tests.support.search import search
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]

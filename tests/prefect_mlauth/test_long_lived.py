@@ -18,9 +18,9 @@ import pytest
 
 from mlauth import ZenMLCredentials, activate
 from mlauth.record import RECORD
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 from tests.prefect_mlauth.ways import Script, add_steps
+from tests.support.accounts import Account
 from tests.support.search import search
 from tests.support.servers import ManagedProcess, PrefectServer, ProcessWorker, flow_run_logs
 from tests.support.waiting import until

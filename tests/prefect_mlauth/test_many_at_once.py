@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
+from tests.support.accounts import Account
 from tests.support.azure import Azure
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]

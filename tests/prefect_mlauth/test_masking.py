@@ -15,8 +15,8 @@ from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 
 from prefect_mlauth import handlers
 from prefect_mlauth.handlers import environment
-from tests.leaks.canaries import leaks
 from tests.prefect_mlauth.conftest import Project, Run, export_secrets
+from tests.support.canaries import leaks
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,8 +13,8 @@ import pytest
 
 from mlauth import MLAuthError
 from prefect_mlauth import steps
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import WAYS, Project, digest, export_secrets, zenml_login
+from tests.support.accounts import Account
 from tests.support.servers import PrefectServer, child_environment
 
 pytestmark = pytest.mark.timeout(300)

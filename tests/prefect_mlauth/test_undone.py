@@ -17,7 +17,7 @@ from mlauth.errors import ActivationError
 from mlauth.stores import memory
 from prefect_mlauth import ZenMLCredentials, steps
 from tests.support.servers import PrefectServer
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 from tests.test_lifetime import at_line, interrupt
 
 URL = "http://127.0.0.1:9"  # nobody is asked
@@ -131,7 +131,7 @@ import logging, os, socket, time
 from prefect import flow, task
 from mlauth.stores import memory
 from prefect_mlauth import ZenMLCredentials
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 memory.put("key", api_key("canary"))
 silent = socket.create_server(("127.0.0.1", 0))  # takes what is sent, and never answers

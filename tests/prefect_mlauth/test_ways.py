@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
 from tests.prefect_mlauth.ways import WAYS
+from tests.support.accounts import Account
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import WAYS, Project, digest, zenml_login
+from tests.support.accounts import Account
 from tests.support.search import search
 from tests.support.servers import run_deployment
 

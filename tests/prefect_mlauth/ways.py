@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.accounts import Account
 from tests.prefect_mlauth.conftest import Project, digest, zenml_login
+from tests.support.accounts import Account
 from tests.support.servers import ManagedProcess, PrefectServer, flow_run_logs
 from tests.support.waiting import until
 

@@ -11,7 +11,7 @@ from mlauth import ZenMLCredentials
 from mlauth.errors import InvalidCredentials
 from mlauth.testing.systems import ServiceContract
 from mlauth.testing.web import Answer, Call
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 TOKEN = "a.login.token"
 

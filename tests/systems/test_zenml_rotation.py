@@ -31,12 +31,12 @@ from mlauth.errors import (
 )
 from mlauth.stores import memory
 from mlauth.systems.zenml.rotation import writable
-from tests.accounts import Account
+from tests.support.accounts import Account
 from tests.support.azure import Azure
 from tests.support.faults import answer, faulty
 from tests.support.faults import silent as never
 from tests.support.key_vault import Vault
-from tests.support.proxy import Proxy, Replaced, Request, proxy
+from tests.support.reverse_proxy import Proxy, Replaced, Request, proxy
 from tests.support.search import search
 from tests.support.servers import ZenMLServer
 

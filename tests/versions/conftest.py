@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.accounts import Account, new_account
+from tests.support.accounts import Account, new_account
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer, child_environment
 from tests.versions.environments import HERE, Installed, build_wheel, find_python, install
 from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, Environment

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from demo.run import register_stack
-from tests.accounts import Account, new_account
 from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml_login
 from tests.prefect_mlauth.ways import WAYS
+from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.search import search
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer

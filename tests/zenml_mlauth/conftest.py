@@ -15,7 +15,7 @@ from zenml.utils import source_utils
 
 import mlauth
 from mlauth import ZenMLCredentials
-from tests.accounts import Account
+from tests.support.accounts import Account
 from tests.support.servers import ZenMLServer
 from tests.support.zenml_client import forget_client
 from tests.zenml_mlauth import pipelines

@@ -25,13 +25,13 @@ import zenml_mlauth
 from mlauth import EnvironmentSecrets, hosts
 from mlauth.errors import CheckFailed, InvalidComponent
 from mlauth.systems.zenml import isolation
-from tests.accounts import LOGIN, Account
+from tests.support.accounts import LOGIN, Account
 from tests.support.faults import answer, faulty
-from tests.support.proxy import Request, proxy
+from tests.support.reverse_proxy import Request, proxy
 from tests.support.search import search
 from tests.support.servers import ZenMLServer
 from tests.support.zenml_client import forget_client
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 from tests.zenml_mlauth.conftest import connected, environment, make_stack
 from tests.zenml_mlauth.pipelines import (
     OTHER_TOKEN,

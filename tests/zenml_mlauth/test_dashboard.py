@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable as present
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.accounts import Account
+from tests.support.accounts import Account
 from tests.support.servers import ZenMLServer
 from tests.zenml_mlauth.conftest import make_stack
 from tests.zenml_mlauth.pipelines import two_steps

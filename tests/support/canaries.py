@@ -11,7 +11,7 @@ import json
 import uuid
 from urllib.parse import quote, quote_plus
 
-from tests.systems.keys import api_key
+from tests.support.zenml_keys import api_key
 
 
 def canary(name: str) -> str:
