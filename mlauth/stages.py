@@ -9,7 +9,7 @@ from typing import Any
 
 from mlauth.deadline import Deadline
 from mlauth.errors import MLAuthError, StageFailed, StageUnknown, is_unknown
-from mlauth.net.faults import Fault
+from mlauth.net.faults import Fault, FaultError
 from mlauth.net.http import Answer, Service
 from mlauth.net.route import Client
 from mlauth.report import Stage, StageResult, Status, SystemReport
@@ -65,9 +65,7 @@ class Connection(Service):
         """
         answer = super().request(method, path, **what)
         if isinstance(answer, Fault):
-            error = (StageUnknown if answer.unknown else StageFailed)(answer.line)
-            error.sent = answer.sent
-            raise error
+            raise _outcome(answer)
         sent = [what.get("auth"), *(what.get("data") or {}).values()]
         sent += (what.get("headers") or {}).values()
         credential = any(each is not None and not isinstance(each, str) for each in sent)
@@ -119,7 +117,10 @@ class Stages:
         answered what carried a credential: the system cannot say so by hand.
         """
         with recorded(self._report, stage) as result:
-            yield result
+            try:
+                yield result
+            except FaultError as error:  # of what issues the token, for instance
+                raise _outcome(error.fault) from None
             carried = stage in (Stage.AUTHENTICATED, Stage.AUTHORIZED)
             asked = carried or stage in (Stage.REACHABLE, Stage.COMPATIBLE)
             if asked and not (self._taken if carried else self._reached):
@@ -146,3 +147,10 @@ class Stages:
     def _note(self, taken: bool) -> None:
         self._reached = True
         self._taken |= taken
+
+
+def _outcome(fault: Fault) -> StageFailed | StageUnknown:
+    """Return what a fault of the network is to the stage that it ends."""
+    error = (StageUnknown if fault.unknown else StageFailed)(fault.line)
+    error.sent = fault.sent
+    return error

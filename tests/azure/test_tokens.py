@@ -11,8 +11,10 @@ from mlauth.azure import clouds
 from mlauth.azure.identity import choose
 from mlauth.azure.tokens import Tokens
 from mlauth.deadline import Deadline
-from mlauth.errors import MissingDependency, StoreUnreachable
+from mlauth.errors import MissingDependency, StageUnknown, StoreUnreachable
 from mlauth.net.faults import FaultError
+from mlauth.report import Stage, Status, SystemReport
+from mlauth.stages import Stages
 from tests.support.azure import Azure
 from tests.support.identity import CLOUDS
 
@@ -54,6 +56,21 @@ def test_what_issues_no_token_is_a_fault(azure: Azure, monkeypatch: pytest.Monke
     fault = caught.value.fault
     assert (fault.status, fault.wait, fault.unknown, fault.transient) == (429, 7, True, True)
     assert "vault" not in fault.line
+
+
+def test_what_issues_no_token_leaves_a_stage_unknown(
+    azure: Azure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = azure.identity("get")
+    ours, report = tokens(monkeypatch, azure.environment(identity)), SystemReport("acme")
+    identity.troubles.fail(503)
+    stages = Stages(report, Deadline(20))
+    with (
+        pytest.raises(StageUnknown, match=r"has a fault \(HTTP 503\)"),
+        stages.stage(Stage.AUTHENTICATED),
+    ):
+        ours.get(ANOTHER, deadline=stages.deadline)
+    assert [result.status for result in report.results] == [Status.UNKNOWN]
 
 
 def test_a_missing_library_names_the_extra_of_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
