@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -27,7 +27,6 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.owners import trespass, two_values
 from mlauth.profiles import DEFAULT_FILE, Profile, load_profile
 from mlauth.record import environment
-from mlauth.references import SecretReference
 from mlauth.report import (
     CheckReport,
     Stage,
@@ -35,9 +34,8 @@ from mlauth.report import (
     Status,
     SystemReport,
 )
-from mlauth.resolving import Expired, all_or_errors, try_all
+from mlauth.resolving import Expired, Reader, Resolved
 from mlauth.stages import Stages, recorded
-from mlauth.stores import StoredSecret
 from mlauth.storing import hosts_of
 from mlauth.systems import Credentials, Exports, Proof, load, names
 from mlauth.trust import certificates
@@ -177,10 +175,9 @@ def _check_each(
     held = environment()
     bundles = [ca for each in found if (ca := each.ca(held))]
     trust = cache(partial(certificates, bundles, held))
-    walks = [
-        partial(_walk, check, found, deadline.inner(), trust, verify=verify, expired=expired)
-        for check in checks
-    ]
+    inner = deadline.inner()
+    reader = Reader(inner, expired=expired)
+    walks = [partial(_walk, check, found, inner, trust, reader, verify=verify) for check in checks]
     reports = [each.report for each in checks]
     ended = in_time(deadline, reports, walks)
     checks = [
@@ -257,11 +254,12 @@ def _end(report: SystemReport, error: MLAuthError, deadline: Deadline) -> None:
 
 def as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
     """Return the error to raise for what a check found."""
-    stores = [
-        each
+    each_once = {  # one secret may be missing to several systems
+        each: None
         for failure in failures
         for each in (failure.errors if isinstance(failure, ResolutionError) else [failure])
-    ]
+    }
+    stores = list(each_once)
     if all(isinstance(each, StoreError) for each in stores):
         return stores[0] if len(stores) == 1 else ResolutionError(stores)
     (first, *_) = sorted(failures, key=is_unknown)
@@ -275,9 +273,9 @@ def _walk(
     others: list[Credentials],
     deadline: Deadline,
     trust: Callable[[], str | None],
+    reader: Reader,
     *,
     verify: bool,
-    expired: Expired,
 ) -> None:
     credentials, report = check.credentials, check.report
     with recorded(report, Stage.CONFIGURED) as result:
@@ -290,8 +288,8 @@ def _walk(
     if refusals:
         return  # before anything is read, also for the other systems
     with recorded(report, Stage.RESOLVED) as result:
-        answers = try_all(credentials.references().values(), deadline, expired=expired)
-        result.detail, result.warnings, values = _resolved(credentials, answers)
+        secrets = reader.read_all(credentials.references().values())
+        result.detail, result.warnings, values = _resolved(credentials, secrets)
     with recorded(report, Stage.WELL_FORMED):
         problem = credentials.malformed(values)
         if problem:
@@ -308,10 +306,9 @@ def _refusal(credentials: Credentials, others: Iterable[Credentials]) -> str | N
 
 
 def _resolved(
-    credentials: Credentials, answers: Mapping[SecretReference, StoredSecret | StoreError]
+    credentials: Credentials, secrets: Resolved
 ) -> tuple[str, list[str], dict[str, SecretStr]]:
     references = credentials.references()
-    secrets = all_or_errors({reference: answers[reference] for reference in references.values()})
     details = [
         f"{name} from {reference}"
         + (f" (version {version})" if (version := secrets[reference].version) else "")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextvars
 import logging
 import os
-import queue
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
 from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bare
@@ -72,28 +73,36 @@ class Deadline:
             frames), or a `DeadlineExceeded`; what an overdue thread does afterwards is not looked
             at.
         """
-        done: queue.SimpleQueue[tuple[int, T | BaseException]] = queue.SimpleQueue()
+        started = [self.start(function, what) for function in functions]
+        results: list[T | BaseException] = []
+        for each in started:
+            result = self.wait(each, what)
+            results.append(result)
+        return results
 
-        def work(index: int, function: Callable[[], T]) -> None:
+    def start(self, function: Callable[[], T], what: str) -> Future[T]:
+        """Start a function as `run_all` does, for whoever waits for it."""
+        future: Future[T] = Future()
+
+        def work() -> None:
             try:
-                done.put((index, function()))
+                result = function()
             except BaseException as error:
-                done.put((index, _leaving(error, what)))
+                future.set_exception(_leaving(error, what))
+            else:
+                future.set_result(result)
 
-        for index, function in enumerate(functions):
-            context = contextvars.copy_context()
-            threading.Thread(
-                target=context.run, args=(work, index, function), name=THREAD, daemon=True
-            ).start()
-        results: dict[int, T | BaseException] = {}
-        while len(results) < len(functions):
-            try:
-                index, result = done.get(timeout=max(0.001, self.remaining()))
-            except queue.Empty:
-                break
-            results[index] = result
-        overdue = DeadlineExceeded(f"{what}: no answer within {self.seconds:g} s")
-        return [results.get(index, overdue) for index in range(len(functions))]
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name=THREAD, daemon=True).start()
+        return future
+
+    def wait(self, started: Future[T], what: str) -> T | BaseException:
+        """Wait for what was started; see `run_all` for what is returned."""
+        try:
+            error = started.exception(timeout=max(0.001, self.remaining()))
+        except FutureTimeoutError:
+            return DeadlineExceeded(f"{what}: no answer within {self.seconds:g} s")
+        return error or started.result()
 
 
 def _leaving(error: BaseException, what: str) -> BaseException:

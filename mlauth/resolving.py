@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Mapping
-from functools import partial
+from concurrent.futures import Future
 from typing import Literal, overload
 
 from pydantic import SecretStr
@@ -13,6 +14,7 @@ from mlauth import hosts, masking
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     DeadlineExceeded,
+    MLAuthError,
     ResolutionError,
     SecretUnusable,
     StoreError,
@@ -109,72 +111,81 @@ def refuse_hosts(references: Iterable[SecretReference]) -> None:
 
 
 def read_all(references: Iterable[SecretReference], deadline: Deadline) -> Resolved:
-    """Read every reference; a secret that several of them name is read once.
-
-    Raises:
-        StoreError: one could not be read.
-        ResolutionError: several could not.
-    """
-    return all_or_errors(try_all(references, deadline))
+    """Read every reference; see `Reader.read_all`."""
+    return Reader(deadline).read_all(references)
 
 
-def all_or_errors(answers: Mapping[SecretReference, StoredSecret | StoreError]) -> Resolved:
-    """Return the secrets of `try_all`, or raise all its errors as one; see `read_all`."""
-    errors = list(dict.fromkeys(item for item in answers.values() if isinstance(item, StoreError)))
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ResolutionError(errors)
-    return {key: item for key, item in answers.items() if isinstance(item, StoredSecret)}
+class Reader(NeverPickled):
+    """Reads references. A secret that several of them name is read once, whoever asks for it."""
 
+    def __init__(self, deadline: Deadline, *, expired: Expired = "refuse") -> None:
+        """Read nothing yet.
 
-def try_all(
-    references: Iterable[SecretReference], deadline: Deadline, *, expired: Expired = "refuse"
-) -> dict[SecretReference, StoredSecret | StoreError]:
-    """Read every reference, and return its secret or what was wrong with it.
+        Args:
+            deadline: for everything together.
+            expired: whether a secret that its store calls outdated is an error; else
+                `StoredSecret.outdated` says so.
+        """
+        self._deadline = deadline
+        self._expired = expired
+        self._lock = threading.Lock()
+        self._stores: dict[str, SecretStore] = {}
+        self._started: dict[SecretReference, Future[StoredSecret]] = {}
 
-    Args:
-        references: what to read.
-        deadline: for everything together.
-        expired: whether a secret that its store calls outdated is an error; else
-            `StoredSecret.outdated` says so.
+    def read_all(self, references: Iterable[SecretReference]) -> Resolved:
+        """Read references at the same time.
 
-    Raises:
-        StoreUnreachable: a host is not allowed, so nothing was read.
-    """
-    wanted = list(dict.fromkeys(references))
-    wholes = list(dict.fromkeys(reference.whole() for reference in wanted))
-    refuse_hosts(wholes)
-    made = {scheme: SecretStore(scheme) for scheme in {whole.scheme for whole in wholes}}
+        Returns:
+            The secret of each; their values are masked from then on.
 
-    def read(whole: SecretReference) -> StoredSecret:
-        return made[whole.scheme].read(whole, timeout=deadline.inner().remaining())
+        Raises:
+            StoreUnreachable: a host is not allowed, so nothing was read.
+            StoreError: one could not be read.
+            ResolutionError: several could not.
+        """
+        wanted = list(dict.fromkeys(references))
+        refuse_hosts(wanted)
+        started = [self._start(reference.whole()) for reference in wanted]
+        found: Resolved = {}
+        errors: list[MLAuthError] = []
+        for reference, each in zip(wanted, started, strict=True):
+            answer = self._deadline.wait(each, "the store")
+            try:
+                found[reference] = self._usable(reference, answer)
+            except StoreError as error:
+                errors.append(bare(error))
+        masking.register(secret.value.get_secret_value() for secret in found.values())
+        errors = list(dict.fromkeys(errors))
+        if errors:
+            raise errors[0] if len(errors) == 1 else ResolutionError(errors)
+        return found
 
-    read_each = deadline.run_all([partial(read, whole) for whole in wholes], "the store")
-    answers = dict(zip(wholes, read_each, strict=True))
-    found: dict[SecretReference, StoredSecret | StoreError] = {}
-    for reference in wanted:
-        answer = answers[reference.whole()]
-        try:
-            if isinstance(answer, DeadlineExceeded):
-                raise StoreUnavailable(
-                    f"{reference} cannot be read: no answer within {deadline.seconds:g} s, from "
-                    "the store or from what says who asks: is a firewall or proxy in the way? a "
-                    "busy service needs a longer timeout"
+    def _start(self, whole: SecretReference) -> Future[StoredSecret]:
+        with self._lock:
+            if whole.scheme not in self._stores:
+                self._stores[whole.scheme] = SecretStore(whole.scheme)
+            store = self._stores[whole.scheme]
+            if whole not in self._started:
+                self._started[whole] = self._deadline.start(
+                    lambda: store.read(whole, timeout=self._deadline.inner().remaining()),
+                    "the store",
                 )
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer.outdated and expired == "refuse":
-                raise SecretUnusable(
-                    f"{reference} is refused: {answer.outdated}, and is handed out all the same; "
-                    'store a new version, or give the profile expired = "warn"'
-                )
-            found[reference] = pick(answer, reference)
-        except StoreError as error:
-            found[reference] = bare(error)
-    masking.register(
-        secret.value.get_secret_value()
-        for secret in found.values()
-        if isinstance(secret, StoredSecret)
-    )
-    return found
+            return self._started[whole]
+
+    def _usable(
+        self, reference: SecretReference, answer: StoredSecret | BaseException
+    ) -> StoredSecret:
+        if isinstance(answer, DeadlineExceeded):
+            raise StoreUnavailable(
+                f"{reference} cannot be read: no answer within {self._deadline.seconds:g} s, from "
+                "the store or from what says who asks: is a firewall or proxy in the way? a busy "
+                "service needs a longer timeout"
+            )
+        if isinstance(answer, BaseException):
+            raise answer
+        if answer.outdated and self._expired == "refuse":
+            raise SecretUnusable(
+                f"{reference} is refused: {answer.outdated}, and is handed out all the same; "
+                'store a new version, or give the profile expired = "warn"'
+            )
+        return pick(answer, reference)

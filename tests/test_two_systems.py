@@ -25,11 +25,12 @@ from mlauth import (
     rotating,
     systems,
 )
-from mlauth.errors import CheckFailed, InvalidCredentials, UnknownSystem
+from mlauth.errors import CheckFailed, InvalidCredentials, SecretUnusable, UnknownSystem
 from mlauth.stages import Stages
 from mlauth.stores import memory
 from mlauth.systems import Credentials, Exports, Proof
 from prefect_mlauth import runs, steps
+from tests.support.azure import Azure
 from tests.support.hub import TOKEN, HubCredentials, hub
 from tests.support.web import Answer, Call, Service, serve
 from tests.support.zenml_keys import api_key
@@ -190,6 +191,27 @@ def test_a_system_that_lets_a_stage_pass_by_hand_fails(
     assert report.status is Status.FAILED
     assert said in report.summary()
     assert "this is a defect of that system, report it" in report.summary()
+
+
+def test_a_secret_that_both_name_is_read_once(
+    start: Callable[..., Two], azure: Azure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = azure.vault()
+    vault.put("shared", TOKEN)
+    for name, value in azure.environment(azure.identity("get")).items():
+        monkeypatch.setenv(name, value)
+    shared = f"azurekv://{vault.name}/shared"
+    hub = HubCredentials.of("test", {"url": start().hub.url, "token": shared})
+    env = EnvironmentSecrets.of("test", {"env": {"A_TOKEN": shared, "B_TOKEN": shared}})
+    report = mlauth.check(together(hub, env))
+    assert report.status is Status.PASSED, report.summary()
+    assert vault.count("GET", "/secrets/shared", 200) == 1
+    assert vault.count("GET", "/secrets/shared", 401) == 1  # its challenge
+
+    vault.put("shared", "")
+    with pytest.raises(SecretUnusable) as caught, mlauth.activate(together(hub, env)):
+        pass
+    assert str(caught.value).count(shared) == 1
 
 
 class Mirror(HubCredentials):
