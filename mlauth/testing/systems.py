@@ -42,11 +42,13 @@ from pydantic import SecretBytes, SecretStr, ValidationError
 
 import mlauth
 from mlauth import SecretReference, Stage, Status, systems
+from mlauth.checking import check_all
+from mlauth.deadline import Deadline
 from mlauth.errors import CheckUnknown, InvalidCredentials
 from mlauth.masking import spellings
 from mlauth.report import SystemReport
 from mlauth.stores import memory
-from mlauth.systems import Credentials
+from mlauth.systems import Credentials, Exports
 from mlauth.testing.web import NO_ANSWER, Answer, Call, serve
 
 # How a value comes out of a store when somebody put it there in a wrong way.
@@ -101,10 +103,6 @@ class SystemContract(ABC):
     def references(self) -> dict[str, str]:
         """Return the references of `make`, by field."""
         return {name: f"memory://contract/{name}" for name in self.secrets}
-
-    def values(self) -> dict[str, SecretStr]:
-        """Return what the references of `make` give."""
-        return {name: SecretStr(value) for name, value in self.secrets.items()}
 
     def shows_no_secret(self, text: str) -> None:
         """Fail if a text has a secret in it, however that is spelt."""
@@ -208,8 +206,11 @@ class SystemContract(ABC):
                 assert f"memory://contract/{name}" in report.summary()
             memory.put(f"contract/{name}", value)
 
-    def test_it_sets_what_it_owns_and_shows_no_value(self) -> None:
-        exports = self.make().exports(self.values(), None)
+    @pytest.mark.parametrize("verify", [True, False])
+    def test_it_sets_what_it_owns_and_shows_no_value(self, verify: bool) -> None:
+        exports = self._exports(verify=verify)
+        if exports is None:
+            return
         for name in (*exports.secrets, *exports.settings, *exports.emptied):
             assert self._is_owned(name), f"{name} is not among the owned variables of the system"
         assert exports.secrets
@@ -244,18 +245,39 @@ class SystemContract(ABC):
         assert report.account == activation.account
 
     @pytest.mark.parametrize("verify", [True, False])
-    def test_what_is_set_is_undone_exactly(self, verify: bool, tmp_path: Path) -> None:
+    def test_what_is_set_is_undone_exactly(
+        self, verify: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exports = self._exports(verify=verify)
+        if exports is None:
+            with (
+                pytest.raises(InvalidCredentials) as caught,
+                mlauth.activate(self.make(), verify=False),
+            ):
+                pass
+            assert str(caught.value).isprintable()
+            return
+        for name in (*exports.settings, *exports.emptied):
+            monkeypatch.setenv(name, "left-over")
         before = dict(os.environ)
         with mlauth.activate(self.make(), verify=verify, timeout=20) as activation:
             self.shows_no_secret(repr(activation))
-            assert all(name in os.environ for name in activation.variables)
-            exports = self.make().exports(self.values(), None)
             for name, value in exports.secrets.items():
                 assert os.environ[name] == value.get_secret_value()
             for name, text in exports.settings.items():
                 assert os.environ[name] == text
+            assert all(os.environ[name] == "" for name in exports.emptied)
         assert dict(os.environ) == before
         assert not list(tmp_path.glob("mlauth-*"))
+
+    def _exports(self, *, verify: bool) -> Exports | None:
+        """Return the exports, or None where they hang on what the service says."""
+        _, (checked,) = check_all(self.make(), Deadline(20), verify=verify)
+        self.shows_no_secret(f"{checked!r} {checked.proof!r}")
+        if not verify and isinstance(checked.error, InvalidCredentials):
+            return None
+        assert checked.exports, checked.error
+        return checked.exports
 
 
 class ServiceContract(SystemContract):
@@ -324,7 +346,7 @@ class ServiceContract(SystemContract):
         credentials = self.make()
         assert credentials.hosts() == ("127.0.0.1",)
         credentials.configured(os.environ)
-        credentials.exports(self.values(), None)
+        self._exports(verify=False)
         assert not self.calls
 
     def test_a_credential_that_is_refused_fails_at_that_stage(self) -> None:

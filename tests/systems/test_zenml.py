@@ -14,6 +14,7 @@ from mlauth.testing.web import Answer, Call
 from tests.support.zenml_keys import api_key
 
 TOKEN = "a.login.token"
+ID = "11111111-2222-3333-4444-555555555555"
 
 GOOD = {"store_url": "https://zenml.example.com", "api_key": "file:///run/secrets/zenml/api-key"}
 
@@ -41,6 +42,8 @@ class TestZenMLCredentials(ServiceContract):
         return {"store_url": self.url}
 
     def answer(self, call: Call) -> Answer:
+        if call.path in {"/api/v1/stacks", "/api/v1/projects"}:
+            return Answer(200, {"items": [{"name": "one", "id": ID}]})
         if call.path == "/api/v1/info":
             return Answer(200, {"version": "0.98.0"})
         if call.path == "/api/v1/login":
@@ -50,6 +53,12 @@ class TestZenMLCredentials(ServiceContract):
         if call.headers.get("authorization") != f"Bearer {TOKEN}":
             return Answer(401)
         return Answer(200, {"name": "flows", "body": {"is_service_account": True}})
+
+
+class TestZenMLCredentialsThatNeedAProof(TestZenMLCredentials):
+    def settings(self) -> dict[str, Any]:
+        more = {"credential": "api_token", "stack": "one", "project": "one"}
+        return {**super().settings(), **more, "service_account": "flows"}
 
 
 @pytest.mark.parametrize(
