@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,12 +89,15 @@ class _Environment(NeverPickled, Mapping[str, str]):
     """Variables that can be had by name only: a traceback with local variables shows none."""
 
     def __init__(self) -> None:
-        self._variables = dict(os.environ)
+        self._variables: dict[str, str] = {}
+        for name in os.environ:
+            with suppress(KeyError):  # another thread removed it meanwhile
+                self._variables[name] = os.environ[name]
 
     def put_back(self, name: str) -> None:
         """Let a variable be what it was before an activation."""
         self._variables.pop(name, None)
-        if OWN + name in os.environ:
+        with suppress(KeyError):
             self._variables[name] = os.environ[OWN + name]
 
     def __getitem__(self, name: str) -> str:

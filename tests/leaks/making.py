@@ -32,6 +32,7 @@ from mlauth.net.route import Client
 from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
+from mlauth.resolving import Reader
 from mlauth.stages import Connection, Stages
 from mlauth.stores import StoredSecret, memory
 from mlauth.storing import SecretStore
@@ -242,6 +243,12 @@ def flavor(here: Here) -> Any:
     return ServiceAccountCheckFlavor()
 
 
+def reader(here: Here) -> Reader:
+    made = Reader(Deadline(5))
+    made.read_all([SecretReference.parse(here.reference("key"))])
+    return made
+
+
 def check_report(here: Here) -> report.CheckReport:
     return report.CheckReport("test", [here.checked().report])
 
@@ -323,6 +330,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.record.Record": lambda here: activating(here).record,
     "mlauth.masking.MaskingFormatter": lambda here: MaskingFormatter(logging.Formatter()),
     "mlauth.references.SecretReference": lambda here: SecretReference.parse(here.reference("key")),
+    "mlauth.resolving.Reader": reader,
     "mlauth.resolving.ResolvedSecret": lambda here: mlauth.resolve(here.reference("key")),
     "mlauth.net.route.Client": lambda here: Client(),
     "mlauth.systems.zenml.rotation.Ready": ready,
