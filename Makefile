@@ -7,6 +7,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# Hundreds of processes import the same modules: compiling them each time takes half of the time of all
+# tests. Images of containers often set this.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?=
 VENV ?= .venv
 ARGS ?=
