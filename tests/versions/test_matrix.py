@@ -151,7 +151,7 @@ def test_check(place: Place, known: Account) -> None:
     assert "passed" in place.run("mlauth", "check", "--profile", "prod").stdout
     report = json.loads(place.run("mlauth", "check", "--profile", "prod", "--json").stdout)
     assert report["status"] == "passed"
-    assert report["facts"]["account"] == known.name
+    assert [each["account"] for each in report["systems"]] == [known.name]
     known.server.set_api_key_active(known.id, known.key_id, active=False)
     assert place.run("mlauth", "check", "--profile", "prod").returncode == 1
 
