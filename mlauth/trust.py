@@ -1,6 +1,6 @@
 """Whom TLS trusts in a run: all that the environment trusts, and the CA bundle of each section.
 
-It is one text of certificates for all: the probes use it, and an activation writes it into the
+It is one text of certificates for all: every check uses it, and an activation writes it into the
 run's private folder and names that file in the two variables that clients read. requests reads
 `REQUESTS_CA_BUNDLE` (https://requests.readthedocs.io/en/latest/user/advanced/#ssl-cert-verification),
 and httpx and what stands on OpenSSL read `SSL_CERT_FILE`.

@@ -1,4 +1,4 @@
-"""Whom a run trusts: one file of certificates, for the probes and for every client."""
+"""Whom a run trusts: one file of certificates, for checks and for every client."""
 
 from __future__ import annotations
 

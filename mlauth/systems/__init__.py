@@ -1,7 +1,7 @@
 """Credentials: a typed model for each system that a flow talks to. One module a system.
 
-Each knows its fields (every secret one a reference), the environment variables that the system's
-own client reads, and a probe that proves against the real service that they work.
+Each knows its fields (every secret one a reference) and the environment variables that the system's
+own client reads, and proves its values against the real service.
 """
 
 from __future__ import annotations
