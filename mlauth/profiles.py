@@ -54,7 +54,7 @@ class Profile(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _from_sections(cls, content: Any, handler: ModelWrapValidatorHandler[Profile]) -> Profile:
+    def _from_sections(cls, content: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
         if not isinstance(content, Mapping):
             return handler(content)
         found: dict[str, dict[str, Any]] = {"systems": {}, "parts": {}}
