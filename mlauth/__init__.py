@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mlauth.systems.zenml import ZenMLCredentials
     from mlauth.systems.zenml.rotation import Rotation
 
-# Imported when they are first used: a pull step pays at every run for what it does not need.
+# These are imported when they are first used: otherwise every run of a pull step would import
+# modules that it does not need.
 _MODULES = {
     "Activation": "environment",
     "CheckReport": "report",
@@ -77,25 +78,27 @@ def rotate_zenml(
 ) -> Rotation:
     """Rotate the API key of a profile's ZenML service account.
 
-    Whatever goes wrong, no key is lost: the new value is shown to nobody, and until it is stored
-    the old one works. Ctrl-C and SIGTERM are held back from the rotation to the end (in other
-    threads than the main one Python cannot do that).
+    No failure loses a key: the new value is shown to nobody, and the old one works until the new
+    one is stored. Ctrl-C and SIGTERM are held back while the key is rotated and stored. Python can
+    do that in the main thread only.
 
     Args:
         profile: its name, or the profile. Its key must be in a store that mlauth can write to.
-        retain_minutes: how long the old value works beside the new one: longer than runs last.
-        new_key: make a second API key in place of rotating the one that is stored; ends nothing.
-        timeout: seconds for everything up to the rotation, and again for the rotation, for storing
-            the new value, for reading it back, and for proving it.
-        config: the file of the profiles, for a name.
+        retain_minutes: how long the old value works beside the new one. Choose more than your
+            longest run needs.
+        new_key: make a second API key instead of rotating the stored one; the old key stays valid.
+        timeout: seconds for everything before the rotation, and again for each step after it: the
+            rotation, storing the new value, reading it back, and proving it.
+        config: the file with the profiles, if `profile` is a name.
 
     Returns:
         What was done, without secrets.
 
     Raises:
-        RotationIncomplete: the key was rotated, but the new value is not stored or not proven;
-            the message says until when the old one works, and what to do.
-        MLAuthError: nothing was rotated; as for `mlauth.check` and `mlauth.resolve`.
+        RotationIncomplete: the key was rotated, but the new value is not stored or not proven.
+            The message says how long the old one works, and what to do.
+        MLAuthError: nothing was rotated. The errors are those of `mlauth.check` and
+            `mlauth.resolve`.
     """
     rotation: Rotation = load(f"{__name__}.rotating").rotate(
         "zenml",

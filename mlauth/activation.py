@@ -1,4 +1,4 @@
-"""Reads and proves credentials, and has them in the environment for the length of a block."""
+"""Reads and proves credentials, and keeps them in the environment for the length of a block."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ logger = logging.getLogger("mlauth")
 def activate(
     subject: Subject, *, verify: bool = True, timeout: float = 30.0, config: str = DEFAULT_FILE
 ) -> AbstractContextManager[Activation]:
-    """Have credentials in the environment for the length of a `with` block.
+    """Keep credentials in the environment for the length of a `with` block.
 
-    The environment belongs to the whole process. Activations may be nested; from several threads
-    or async tasks they may overlap as long as no variable would have two values at once (see
-    docs/security.md). What was there before is put back exactly, whatever was raised and in
-    whatever order they end.
+    The environment belongs to the whole process. Activations may be nested. Those of several
+    threads or async tasks may overlap as long as no variable would have two values at once (see
+    docs/security.md). The end of the block restores the environment exactly, after any exception
+    and in whatever order activations end.
 
     Args:
         subject: a profile's name, a profile or credentials.
         verify: whether the services are asked.
         timeout: seconds for reading and asking together.
-        config: the file of the profiles, for a name.
+        config: the file with the profiles, if `subject` is a name.
 
     Returns:
-        What `with` takes; nothing is read or asked before. It raises what stands below.
+        A context manager. Secrets are read and services asked when its block is entered, and the
+        errors below are raised then.
 
     Raises:
         InvalidProfile, InvalidCredentials, StoreError, ResolutionError: nothing was exported.
         CheckFailed: the service does not take the credentials.
-        CheckUnknown: it could not be found out, and what to export hangs on it; otherwise an
-            unknown check is a warning.
+        CheckUnknown: the service gave no answer, and the exports depend on it. Where they do not,
+            an unknown check is only a warning.
         ActivationError: a value cannot be a variable, or another thread or task of this process
             has an activation with other values; nothing was exported.
     """
@@ -58,11 +59,11 @@ def active(
     tell: Callable[[Activation], None],
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Activation]:
-    """Have what was prepared in the environment for the length of a `with` block.
+    """Keep prepared credentials in the environment for the length of a `with` block.
 
     Args:
-        prepared: reads and asks; what it raises is raised.
-        tell: logs what was set. When it raises, nothing stays set.
+        prepared: reads the secrets and asks the services. Its errors are raised as they are.
+        tell: logs the names of the variables. If it raises an error, nothing stays set.
         settings: variables beside those of the credentials, which `Activation` does not name.
     """
     activating = prepared()
@@ -72,7 +73,7 @@ def active(
         finally:
             activating.undo()
     finally:
-        activating.undo()  # once more: Ctrl-C may have come before, or in the middle of, the first
+        activating.undo()  # again: Ctrl-C may have come before the first one, or in its middle
 
 
 def prepare(
@@ -93,12 +94,12 @@ def prepare(
         [each.exports for each in checks if each.exports],
         report,
         [*report.warnings, *unknown],
-        certificates[0] if certificates else None,  # the same of each
+        certificates[0] if certificates else None,  # they are the same for every system
     )
 
 
 def _caller() -> tuple[int, object]:
-    """Return what tells two activations apart that may be used at the same time."""
+    """Return the thread and the async task that activate: each may have activations of its own."""
     asyncio = sys.modules.get("asyncio")
     try:
         return threading.get_ident(), asyncio.current_task() if asyncio else None

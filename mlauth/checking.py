@@ -45,16 +45,18 @@ Subject: TypeAlias = "str | Profile | Credentials"
 
 @dataclass
 class Checked(NeverPickled):
-    """What the check of one system brought.
+    """The result of the check of one system.
 
     Attributes:
-        credentials: what was checked.
+        credentials: the credentials that were checked.
         report: the stages.
-        values: what was read and has the right shape, by field; None if it did not come to that.
-        proof: what the service said that exports need, if it was asked and all passed.
-        exports: what to set, also where it could not be found out if the service takes it.
-        certificates: whom TLS is to trust, if the system has a CA bundle (`mlauth.trust`).
-        error: what ended the check, if something did.
+        values: the well-formed values, by field; None if the check ended before.
+        proof: the answer of the service that exports need; None if it was not asked or a stage
+            did not pass.
+        exports: the variables to set. They are there for an unknown check too, if they do not
+            depend on the service.
+        certificates: the CAs that the run trusts, if the system has a CA bundle (`mlauth.trust`).
+        error: the error that ended the check, if there was one.
     """
 
     credentials: Credentials
@@ -76,15 +78,15 @@ def check(
     """Find out, against the real services, whether credentials work. Exports nothing.
 
     Args:
-        subject: a profile's name, a profile or credentials; None for what the environment of
-            this process holds.
-        systems: names of systems: each must be there, and no other is checked. By default every
-            one that is there.
+        subject: a profile's name, a profile or credentials. None checks the credentials that the
+            environment of this process holds.
+        systems: names of systems. Each must be there, and no other is checked. By default, every
+            system that is there is checked.
         timeout: seconds for everything together.
-        config: the file of the profiles, for a name.
+        config: the file with the profiles, if `subject` is a name.
 
     Returns:
-        The report; one that failed or is unknown is returned, not raised.
+        The report. A check that failed or is unknown raises no error.
 
     Raises:
         InvalidProfile: the profile cannot be read.
@@ -116,12 +118,12 @@ def check(
 def check_all(
     subject: Subject, deadline: Deadline, *, config: str = DEFAULT_FILE, verify: bool = True
 ) -> tuple[CheckReport, list[Checked]]:
-    """Check a profile or credentials inside the deadline; systems do not wait for each other.
+    """Check a profile or credentials within the deadline; systems do not wait for each other.
 
     Args:
         subject: see `check`.
-        deadline: bounds everything.
-        config: the file of the profiles, for a name.
+        deadline: the time limit of everything together.
+        config: the file with the profiles, if `subject` is a name.
         verify: whether the services are asked.
 
     Raises:
@@ -142,7 +144,7 @@ def _found(subject: Subject, config: str) -> tuple[str, list[Credentials], Expir
 
 
 def _in_environment(systems: Iterable[str]) -> tuple[list[Credentials], list[SystemReport]]:
-    """Return what of systems is in the environment, and the reports of what cannot be used."""
+    """Return the credentials in the environment, and a failed report for each unusable one."""
     found, failed = [], []
     for name in systems:
         title = ""
@@ -189,7 +191,7 @@ def _check_each(
 
 
 def _add_exports(checks: Iterable[Checked]) -> None:
-    """Say what each wants to set, or why it cannot be: two may want one variable."""
+    """Add to each check its exports, or why they are refused: two systems may want one variable."""
     for each in checks:
         if each.values is None or (each.error and not is_unknown(each.error)):
             continue
@@ -210,16 +212,16 @@ def _add_exports(checks: Iterable[Checked]) -> None:
 def in_time(
     deadline: Deadline, reports: list[SystemReport], walks: Sequence[Callable[[], None]]
 ) -> list[MLAuthError | None]:
-    """Run the check of each system at the same time.
+    """Run the checks of all systems at the same time.
 
     Args:
-        deadline: where it is over, the stage that a system is in is unknown.
-        reports: where the walks write; one that is overdue goes on writing, so its report is
-            replaced here by a copy.
-        walks: the checks.
+        deadline: when it is over, the current stage of each system that is not done is unknown.
+        reports: the walks write into them. A walk that is late goes on writing, so its report is
+            replaced in this list by a copy.
+        walks: one walk through the stages for each system.
 
     Returns:
-        What ended each walk, if something did.
+        The error that ended each walk, or None.
     """
     ended: list[MLAuthError | None] = []
     for index, result in enumerate(deadline.run_all(walks, "the check")):
@@ -235,7 +237,7 @@ def in_time(
 
 
 def _end(report: SystemReport, error: MLAuthError, deadline: Deadline) -> None:
-    """Say in the stage that a walk is in what ended it, if no stage says it already."""
+    """Write into the last stage of a walk why the walk ended, if no stage says it already."""
     results = report.results
     if all(result.status is Status.PASSED for result in results):  # it hung between stages
         results.append(StageResult(report.system, Stage.CONFIGURED, Status.UNKNOWN))
@@ -253,8 +255,8 @@ def _end(report: SystemReport, error: MLAuthError, deadline: Deadline) -> None:
 
 
 def as_one(failures: list[MLAuthError], report: CheckReport) -> MLAuthError:
-    """Return the error to raise for what a check found."""
-    each_once = {  # one secret may be missing to several systems
+    """Return one error for all failures of a check."""
+    each_once = {  # several systems may need the same missing secret
         each: None
         for failure in failures
         for each in (failure.errors if isinstance(failure, ResolutionError) else [failure])
@@ -286,7 +288,7 @@ def _walk(
         if credentials.ca(environment()):
             check.certificates = trust()
     if refusals:
-        return  # before anything is read, also for the other systems
+        return  # no system reads a secret if one of them is refused
     with recorded(report, Stage.RESOLVED) as result:
         secrets = reader.read_all(credentials.references().values())
         result.detail, result.warnings, values = _resolved(credentials, secrets)

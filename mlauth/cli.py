@@ -50,7 +50,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _one_line_errors(code: int) -> Callable[[F], F]:
-    """End a command whose error is one of ours with that one line and an exit code."""
+    """Turn an error of mlauth into its one line on stderr and an exit code."""
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -73,18 +73,19 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _say(line: str, *, err: bool = False) -> bool:
-    """Print a line, and say if that was possible: the exit code is about what was done before.
+    """Print a line, and return whether that was possible: a closed output changes no exit code.
 
-    An output that is full or closed is left, as https://docs.python.org/3/library/signal.html
-    (note on SIGPIPE) says: else Python would fail to flush it at the end, with exit code 120.
+    An output that is full or closed is replaced by the null device, as
+    https://docs.python.org/3/library/signal.html advises (note on SIGPIPE). Otherwise Python would
+    fail to flush it at the end, with exit code 120.
     """
     stream = sys.stderr if err else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # characters that its encoding lacks
+        stream.reconfigure(errors="backslashreplace")  # its encoding may lack characters
     try:
         click.echo(line, err=err)
     except OSError:
-        with suppress(OSError, ValueError):  # no file, as in tests of click's
+        with suppress(OSError, ValueError):  # the stream has no file, as in click's test runner
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True
@@ -92,7 +93,7 @@ def _say(line: str, *, err: bool = False) -> bool:
 
 def _with_profile(function: F) -> F:
     for decorator in (
-        click.option("--config", "-f", metavar="F", help="The file of the profiles."),
+        click.option("--config", "-f", metavar="F", help="The file with the profiles."),
         click.option("--profile", "-p", metavar="P", help="The profile (or MLAUTH_PROFILE)."),
     ):
         function = decorator(function)
@@ -100,7 +101,10 @@ def _with_profile(function: F) -> F:
 
 
 def _settings(profile: str | None, config: str | None) -> Settings:
-    """Return the settings, less what options say: an empty one (`-p "$UNSET"`) is said, too."""
+    """Return the settings of the environment, overridden by options.
+
+    An empty option (`-p "$UNSET"`) overrides too: it is a mistake that the command must report.
+    """
     found = settings()
     return found.model_copy(
         update={
@@ -124,9 +128,10 @@ def main() -> None:
 def check_command(
     profile: str | None, config: str | None, as_json: bool, systems: tuple[str, ...]
 ) -> None:
-    """Find out if credentials work: those of a profile, else of the environment.
+    """Find out if the credentials of a profile work.
 
-    Each SYSTEM that is named must be there, and no other is checked.
+    Without a profile, the credentials in the environment are checked. If you name
+    a SYSTEM, it must be there, and no other system is checked.
 
     Exit code: 0 passed, 1 failed, 3 unknown (a service gave no answer; the credentials may be
     fine), 2 wrong use or configuration.
@@ -172,7 +177,8 @@ def print_stages(report: CheckReport) -> None:
     _say(printed.get().removesuffix("\n"))
 
 
-# What follows the command's name is the command's: `exec -p prod ls -p` is no second profile.
+# Options after the command's name belong to that command: in `exec -p prod ls -p`, the second `-p`
+# is an option of `ls`.
 @main.command("exec", context_settings={"allow_interspersed_args": False})
 @_with_profile
 @click.option("--no-verify", is_flag=True, help="Do not ask the services first.")
@@ -199,13 +205,14 @@ def exec_command(
         _fail(f"{command[0]} was not found: is it installed and in PATH?", NOT_FOUND)
     deadline = Deadline(chosen.timeout)
     activating = prepare(chosen.profile, deadline, verify=not no_verify, config=chosen.config)
-    # The process goes on under its number, so it owns what is made; the next activation sweeps.
+    # The command keeps this process id, so it owns the private folder. It will not remove the
+    # folder at its end; the next activation does.
     activating.activate(_warn, owner=os.getpid())
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as with `>&-`
             stream.flush()
     try:
-        if os.name == "nt":  # there, execv returns to the shell before the command ends
+        if os.name == "nt":  # on Windows, execv returns to the shell before the command ends
             raise SystemExit(subprocess.call([program, *command[1:]]))
         with as_python_found_them():
             os.execv(program, command)
@@ -235,7 +242,7 @@ def explain(reference: str) -> None:
         _fail(str(error), WRONG_USE)
     access = SecretStore(parsed.scheme).describe(parsed)
     _say(f"reference  {parsed}")
-    # A control character would write lines of its own.
+    # A control character could forge lines of this output.
     place = "".join(each if each.isprintable() else repr(each)[1:-1] for each in access.place)
     _say(f"points to  {place}" + (f", key {parsed.key!r}" if parsed.key else ""))
     _say(f"read as    {access.identity}")
@@ -259,20 +266,20 @@ def explain(reference: str) -> None:
     default=rotating.DAY,
     show_default=True,
     metavar="MINUTES",
-    help="How long the old key works beside the new one: longer than runs last.",
+    help="How long the old key works beside the new one. Choose more than your longest run needs.",
 )
-@click.option("--new-key", is_flag=True, help="Make a second key instead; ends no key.")
+@click.option("--new-key", is_flag=True, help="Make a second key instead; the old one stays valid.")
 @_one_line_errors(WRONG_USE)
 def rotate(
     system: str, profile: str | None, config: str | None, retain: int, new_key: bool
 ) -> None:
-    """Give a service account of a profile's SYSTEM a new key, and store it.
+    """Give the service account of a SYSTEM in a profile a new key, and store it.
 
-    The new key is written to where the profile names it, proven, and shown to
-    nobody. Exit code: 0 rotated, 1 not rotated, 2 wrong use or configuration,
-    3 not rotated (a service gave no answer), 4 rotated, but the new key is not
-    stored or not proven: the old one works for the retain period, 130 not rotated
-    (Ctrl-C).
+    The new key is written to the place that the profile names, and proven. It is
+    shown to nobody. Exit code: 0 rotated, 1 not rotated, 2 wrong use or
+    configuration, 3 not rotated (a service gave no answer), 4 rotated, but the new
+    key is not stored or not proven (the old one works for the retain period), 130
+    not rotated (Ctrl-C).
     """
     chosen = _settings(profile, config)
     if chosen.profile is None:
@@ -292,7 +299,9 @@ def rotate(
                 if not _say(line):
                     _say(f"mlauth: standard output cannot be written to; {line}", err=True)
             finally:
-                came.clear()  # mlauth ends here anyway, and its exit code says what happened
+                # A signal that came would end mlauth, which ends here anyway. Without the signal,
+                # its exit code says what happened.
+                came.clear()
     except RotationIncomplete as error:
         _fail(str(error), INCOMPLETE)
     except (InvalidProfile, InvalidCredentials, UnknownSystem):

@@ -22,7 +22,7 @@ from mlauth.errors import DeadlineExceeded, InvalidCredentials, MLAuthError, bar
 T = TypeVar("T")
 logger = logging.getLogger("mlauth")
 THREAD = "mlauth"  # the name of every thread of ours
-DAY = 24 * 60 * 60  # the longest limit: what waits takes no number that is much larger
+DAY = 24 * 60 * 60  # the longest limit: Python's waiting functions refuse much larger numbers
 
 
 class Deadline:
@@ -32,20 +32,25 @@ class Deadline:
         """Start the clock.
 
         Args:
-            seconds: how long from now; over 0, and at most a day.
+            seconds: how long from now; more than 0, and at most a day.
 
         Raises:
-            InvalidCredentials: it is no such number.
+            InvalidCredentials: the number is outside of these limits, or no number.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise InvalidCredentials("timeout is not a number of seconds")
         if not 0 < seconds <= DAY:
-            raise InvalidCredentials(f"timeout must be over 0, and {DAY:,} seconds (a day) at most")
+            raise InvalidCredentials(
+                f"timeout must be more than 0 and at most {DAY:,} seconds (a day)"
+            )
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def inner(self) -> Deadline:
-        """Return a deadline a little before this one, for what says better why it was late."""
+        """Return a deadline a little before this one.
+
+        Code that waits until the inner one can still say itself why it is late.
+        """
         inner = Deadline(self.seconds)
         inner._end = self._end - min(0.5, self.seconds / 10)
         return inner
@@ -65,13 +70,12 @@ class Deadline:
         """Run functions concurrently, each in a daemon thread, in the caller's context variables.
 
         Args:
-            functions: what to run.
-            what: names the work in the error of one that did not end in time.
+            functions: the functions.
+            what: names the work in the error of a function that is late.
 
         Returns:
-            For each function its result, or the exception that it raised (one of ours, without
-            frames), or a `DeadlineExceeded`; what an overdue thread does afterwards is not looked
-            at.
+            For each function its result, or the exception that it raised (as one of ours, without
+            frames), or a `DeadlineExceeded`. The result of a function that is late is dropped.
         """
         started = [self.start(function, what) for function in functions]
         results: list[T | BaseException] = []
@@ -81,7 +85,7 @@ class Deadline:
         return results
 
     def start(self, function: Callable[[], T], what: str) -> Future[T]:
-        """Start a function as `run_all` does, for whoever waits for it."""
+        """Start a function as `run_all` does; `wait` gives its result."""
         future: Future[T] = Future()
 
         def work() -> None:
@@ -97,7 +101,7 @@ class Deadline:
         return future
 
     def wait(self, started: Future[T], what: str) -> T | BaseException:
-        """Wait for what was started; see `run_all` for what is returned."""
+        """Wait for a function that `start` started; returns the same as `run_all` for each."""
         try:
             error = started.exception(timeout=max(0.001, self.remaining()))
         except FutureTimeoutError:
@@ -106,7 +110,7 @@ class Deadline:
 
 
 def _leaving(error: BaseException, what: str) -> BaseException:
-    """Return an error as it leaves a thread of ours, whose frames hold values."""
+    """Return an error as it may leave a thread: one of ours, without frames that hold values."""
     if isinstance(error, Exception) and not isinstance(error, MLAuthError):
         frames = traceback.extract_tb(error.__traceback__)
         logger.debug("%s: %s\n%s", what, type(error).__name__, "".join(frames.format()))

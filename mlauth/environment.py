@@ -1,7 +1,8 @@
-"""Sets what systems export in the environment of this process, and undoes it exactly.
+"""Sets the exports of systems in the environment of this process, and undoes that exactly.
 
-What was done is carried by the environment alone (`mlauth.record`). A process that starts with it
-(an engine of Prefect that ran no step, a child) knows which of its variables to mask.
+The environment itself carries a record of it (`mlauth.record`). A process that starts with this
+environment, such as a child, or an engine of Prefect that ran no step, reads there which variables
+to mask.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _lock = lock()
 
 @dataclass(frozen=True)
 class Activation:
-    """What is active: names and facts, no values.
+    """An activation as its user sees it: names and facts, no values.
 
     Attributes:
         variables: the names of the variables that were set.
         report: the check that was made before.
-        warnings: what a person should know, one line each.
+        warnings: one line each.
     """
 
     variables: tuple[str, ...]
@@ -44,7 +45,7 @@ class Activation:
 
     @property
     def accounts(self) -> dict[str, str]:
-        """The account that each service named, by system; none of those that were not asked."""
+        """The account that each service named, by system. A service that was not asked has none."""
         return self.report.accounts
 
     @property
@@ -55,15 +56,15 @@ class Activation:
 
 
 class Activating(NeverPickled):
-    """Exports on their way into the environment, and out of it again.
+    """Puts exports into the environment, and takes them out again.
 
-    Others may be activated and undone in between.
+    Other activations may begin and end in between.
 
     Attributes:
         names: the variables that it set.
-        folders: the private folders that were made.
-        record: what it adds to the record of the environment.
-        before: what the variables were, for as long as this one is to put them back.
+        folders: the private folders that it made.
+        record: its part of the record in the environment.
+        before: the earlier values that this activation has to restore, by variable.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Activating(NeverPickled):
         """Change nothing yet.
 
         Args:
-            exports: what to set.
+            exports: the variables to set, and more.
             report: the check that was made before.
-            warnings: what it found.
-            certificates: whom TLS is to trust, if not what it trusts anyway (`mlauth.trust`).
+            warnings: the check's warnings.
+            certificates: the CAs that the run trusts (`mlauth.trust`); None leaves the trust of
+                the environment as it is.
         """
         self._exports = list(exports)
         self._certificates = certificates
@@ -102,19 +104,21 @@ class Activating(NeverPickled):
         settings: Mapping[str, str] | None = None,
         by: object = None,
     ) -> Activation:
-        """Set the variables and tell of it; all of them, or on an error none.
+        """Set all variables and log that; after an error, none is set.
 
-        An interrupt may come after the last line of this: call `undo`, whatever is raised.
+        An interrupt may come right after the last line of this method. So callers call `undo` in
+        any case.
 
         Args:
-            tell: logs what was set.
+            tell: logs the names of the variables.
             owner: the process that lives as long as the variables are needed.
             settings: more variables, which `Activation` does not name.
-            by: who activates; None for what may be replaced by anyone (the steps of a flow run).
+            by: the thread and task that activate. None says that anyone may replace the values,
+                as the steps of a flow run do.
 
         Raises:
-            ActivationError: a value cannot be an environment variable, or is another one in an
-                activation of somebody else, or there is no place for a private folder.
+            ActivationError: a value cannot be an environment variable, another thread or task has
+                an activation with another value, or no private folder can be made.
         """
         more = dict(settings or {})
         try:
@@ -161,10 +165,10 @@ class Activating(NeverPickled):
                 name
                 for name in self.names
                 if self.before[name] not in (None, new[name])
-                # Added to, or made for this run: not worth a line.
+                # These were only added to, or made for this run: they need no warning.
                 and not (name in unsaid or name in more or name in own)
             )
-            # What is kept of a secret is masked as one.
+            # The worker's own value of a secret variable is kept, and is a secret too.
             secrets |= {name: own[name] for name in own if name.removeprefix(OWN) in secrets}
             masking.register(value.get_secret_value() for value in secrets.values())
             plain = set(new) - set(secrets) - set(emptied)
@@ -180,7 +184,7 @@ class Activating(NeverPickled):
         _undo_waiting()
 
     def _private(self, scopes: Iterable[Scope], owner: int) -> dict[str, str]:
-        """Make the run's private folder, and return the variables of what is in it."""
+        """Make the run's private folder with its content, and return the variables for that."""
         variables: dict[str, str] = {}
         try:
             folder = folders.make(owner)
@@ -199,7 +203,7 @@ class Activating(NeverPickled):
         return variables
 
     def _refuse_two_values(self, new: Mapping[str, SecretStr]) -> None:
-        """Refuse to change what another thread or task relies on, such as its private folder."""
+        """Refuse to change a variable that another thread or task relies on."""
         if self._by is None:
             return
         theirs = {
@@ -217,16 +221,17 @@ class Activating(NeverPickled):
             )
 
     def _replacing(self) -> list[str]:
-        """Return a line that names what was replaced, if anything was."""
+        """Return a warning that names the replaced variables, if there are any."""
         if not self._replaced:
             return []
         return [f"replaced what the environment held before: {', '.join(self._replaced)}"]
 
     def undo(self) -> None:
-        """Put back what was there before; may be called again.
+        """Restore the environment; may be called again.
 
-        What a later one has set stays, and is what that one will put back from here on: so in
-        whatever order they end, no value outlives the last activation that wants it.
+        Where a later activation has set a variable, that value stays, and the later activation
+        will restore the value from before this one. So no value outlives the last activation that
+        wants it, in whatever order activations end.
         """
         if _is_in_the_middle():
             _waiting.append(self)
@@ -256,19 +261,20 @@ class Activating(NeverPickled):
         if self in _active:
             _active.remove(self)
         _write_record()
-        if os.getpid() == self._pid:  # not in a fork of this process, which may go on
+        if os.getpid() == self._pid:  # a fork removes nothing: the parent may still need it
             for folder in self.folders:
                 folders.remove(folder)
 
 
-_active: list[Activating] = []  # in the order in which they were, those that were not undone
-_waiting: list[Activating] = []  # to be undone by the thread that is in the middle of another one
+_active: list[Activating] = []  # those that are not undone, in the order of their beginning
+_waiting: list[Activating] = []  # those that this thread undoes once it is done with another one
 
 
 def _is_in_the_middle() -> bool:
-    """Say whether this thread sets or undoes another one: the garbage collector comes anywhere.
+    """Say whether this thread is setting or undoing an activation right now.
 
-    Asked of the stack, and not kept in a variable, which an interrupt could leave set for ever.
+    The garbage collector may end an abandoned `with` block at any point, also there. The stack
+    answers this; an interrupt could leave a variable set for ever.
     """
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to see who calls
     while frame is not None and frame.f_code not in _MIDDLES:
@@ -292,7 +298,7 @@ def _held(name: str) -> SecretStr | None:
 
 
 def _own(new: Iterable[str]) -> dict[str, SecretStr]:
-    """Return what keeps the worker's own value of variables that say as whom stores are read."""
+    """Return variables that keep the worker's own identity, where exports replace parts of it."""
     own = own_environment()
     replaced = [name for name in new if name in own]
     patterns = stores.identity_variables() if replaced else ()
@@ -310,7 +316,7 @@ def _write_record() -> None:
 
 
 def _without_proxy(hosts: Iterable[str]) -> dict[str, str]:
-    """Return what makes clients ask these hosts, too, without a proxy."""
+    """Return the variables that make clients ask these hosts, too, without a proxy."""
     added = list(dict.fromkeys(hosts))
     if not added:
         return {}

@@ -22,13 +22,13 @@ E = TypeVar("E", bound=BaseException)
 
 
 def bare(error: E) -> E:
-    """Return an error without its frames and context: their locals hold values, which some log."""
+    """Return an error without frames and context: their locals hold values, and may be logged."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
 class InvalidReference(MLAuthError, ValueError):
-    """A text that is not a secret reference, or not one that its store can read."""
+    """A text is not a secret reference, or its store cannot read such a reference."""
 
 
 class StoreError(MLAuthError):
@@ -52,11 +52,11 @@ class StoreUnavailable(StoreError):
 
 
 class StoreUnreachable(StoreError):
-    """There is no way to the store (name, port, TLS, redirect): somebody must change something."""
+    """The store cannot be reached (name, port, TLS, redirect): somebody must change something."""
 
 
 class IdentityUnavailable(StoreError):
-    """There is no identity to ask the store as, or its issuer refuses it."""
+    """There is no identity to read the store with, or its issuer refuses it."""
 
 
 class MissingDependency(StoreError):
@@ -67,7 +67,7 @@ class ResolutionError(MLAuthError):
     """Several references could not be read.
 
     Attributes:
-        errors: one error a reference, in the order in which they were asked for.
+        errors: one error for each such reference, in the order of the request.
     """
 
     def __init__(self, errors: Sequence[MLAuthError]) -> None:
@@ -100,7 +100,7 @@ class InvalidCredentials(MLAuthError, ValueError):
 class InvalidBlock(MLAuthError):
     """The fields of a Prefect block cannot be used.
 
-    No ValueError: Prefect would answer that with the advice to load the block without validation.
+    It is no ValueError, because Prefect would then advise to load the block without validation.
     """
 
 
@@ -109,18 +109,18 @@ class InvalidComponent(MLAuthError, ValueError):
 
 
 class ActivationError(MLAuthError):
-    """A value cannot be exported, or the process is not one that credentials may be exported in."""
+    """A value cannot be exported, or nothing may be exported in this process."""
 
 
 class RotationFailed(MLAuthError):
-    """A key was not rotated: the one that is stored goes on working."""
+    """A key was not rotated: the stored one goes on working."""
 
 
 class RotationIncomplete(MLAuthError):
     """A key was rotated, but the new one is not known to be stored and to work.
 
     Attributes:
-        old_key_until: until when the old key works (UTC); None if it does not end.
+        old_key_until: when the old key ends (UTC); None if it does not end.
     """
 
     def __init__(self, message: str, old_key_until: datetime | None) -> None:
@@ -147,7 +147,7 @@ class CheckFailed(MLAuthError):
 
 
 class CheckUnknown(MLAuthError):
-    """The check could not find out (throttled, 5xx, no answer in time): they may be fine.
+    """The check got no answer (throttled, 5xx, too late): the credentials may be fine.
 
     Attributes:
         report: every stage up to the one that is unknown.
@@ -165,24 +165,24 @@ class StageFailed(MLAuthError):
     """Raised inside of a stage: the credentials do not work, and the message says what to do.
 
     Attributes:
-        sent: whether the service may have got the request that this is about (`mlauth.net.faults`).
+        sent: whether the service may have received the request (`mlauth.net.faults`).
     """
 
     sent = False
 
 
 class StageUnknown(MLAuthError):
-    """Raised inside of a stage: it could not be found out.
+    """Raised inside of a stage: the service gave no answer about the credentials.
 
     Attributes:
-        sent: as of `StageFailed`.
+        sent: see `StageFailed`.
     """
 
     sent = False
 
 
 def is_unknown(error: MLAuthError) -> bool:
-    """Say whether an error leaves open if the credentials work."""
+    """Say whether the credentials may work in spite of an error."""
     if isinstance(error, ResolutionError):
         return all(is_unknown(each) for each in error.errors)
     return isinstance(error, (StageUnknown, StoreUnavailable, DeadlineExceeded, CheckUnknown))

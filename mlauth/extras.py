@@ -1,4 +1,4 @@
-"""Libraries that mlauth does without until something of theirs is used."""
+"""Optional libraries: each is imported when a system or store first needs it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def extras_of(names: Iterable[str], distribution: str = "mlauth") -> set[str]:
     """Return the extras that a distribution has for systems and stores.
 
     Args:
-        names: of systems and stores. An extra has the name in its normal form, in which it is
-            published: https://packaging.python.org/en/latest/specifications/name-normalization/
-        distribution: whose extras they are.
+        names: names of systems and stores. They are compared in their normal form:
+            https://packaging.python.org/en/latest/specifications/name-normalization/
+        distribution: the distribution.
     """
     wanted = {_normal(name) for name in names}
     provided = metadata.metadata(distribution).get_all("Provides-Extra") or ()

@@ -1,4 +1,4 @@
-"""A run's private folder: made for it, and removed with it or, after a kill, by the next one.
+"""A run's private folder. The run removes it at its end; after a kill, the next run does.
 
 Only this user may look into it. It never holds a secret.
 """
@@ -19,7 +19,7 @@ _NAME = re.compile(r"mlauth-(?P<place>\w+)\.(?P<pid>\d+)\.(?P<began>\d+)\.\w+\Z"
 
 
 def make(owner: int) -> str:
-    """Make a private folder, after those were swept whose owners are dead.
+    """Remove the private folders of dead owners, then make one.
 
     Args:
         owner: the process that lives as long as the folder is needed.
@@ -29,12 +29,12 @@ def make(owner: int) -> str:
     """
     sweep()
     prefix = f"mlauth-{_place()}.{owner}.{_began(owner) or 0}."
-    # Python before 3.12 leaves it relative where TMPDIR is "."; Prefect changes the directory.
+    # With TMPDIR=".", Python before 3.12 returns a relative path; Prefect changes the directory.
     return os.path.abspath(tempfile.mkdtemp(prefix=prefix))
 
 
 def remove(folder: str) -> None:
-    """Remove a private folder, if it is one and still there: a record may name anything."""
+    """Remove a private folder. Any other folder stays: a record may name anything."""
     if _NAME.match(os.path.basename(folder)):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,36 +60,36 @@ def sweep() -> None:
     """Remove the private folders of this user whose owners are dead (after a kill)."""
     try:
         with os.scandir(tempfile.gettempdir()) as entries:
-            # Another container that shares the temporary directory has process ids of its own.
+            # Another container may share the temporary directory, but not the process ids.
             found = [
                 (entry, match)
                 for entry in entries
                 if (match := _NAME.match(entry.name)) and match["place"] == _place()
             ]
     except PermissionError:
-        return  # what may not be listed may still be written to
+        return  # a directory that cannot be listed may still be writable
     for entry, match in found:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue  # swept by another process meanwhile
         ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-        # A process that began at another time only has the owner's number.
+        # A process that began at another time only got the same process id later.
         alive = _began(int(match["pid"])) in (match["began"], None)
         if stat.S_ISDIR(status.st_mode) and ours and not alive:
             remove(entry.path)
 
 
 def _began(pid: int) -> str | None:
-    """Return when a process began, in units of the system that no step of the clock changes.
+    """Return when a process began, on a clock that nobody can set.
 
     Returns:
-        Digits, the same for as long as the process lives; an empty text if it has ended, even if
-        its parent has not noticed; None if this user may not know.
+        Digits that stay the same as long as the process lives. An empty text if it has ended, even
+        if it is still a zombie. None if this user is not allowed to know.
     """
     try:
-        # proc(5): after the name in brackets the third field, the state, and the 22nd, the time
-        # in ticks since the machine started.
+        # See proc(5). The fields after the name in brackets begin with the third one, the state.
+        # The 22nd is the start time, in ticks since the machine started.
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
@@ -98,7 +98,7 @@ def _began(pid: int) -> str | None:
             return ""
     except PermissionError:
         return None
-    import psutil  # where there is no /proc
+    import psutil  # only systems without /proc get here
 
     try:
         process = psutil.Process(pid)
@@ -111,7 +111,7 @@ def _began(pid: int) -> str | None:
 
 
 def _place() -> str:
-    """Return what tells this machine's (or container's) process ids and times from another's."""
+    """Return a name for this machine or container: process ids and times are unique in it only."""
     names = [socket.gethostname()]
     for kind in ("pid", "time"):
         try:

@@ -1,12 +1,12 @@
-"""What a fork must not find half-done: in the child, only the thread that forked goes on.
+"""Locks that a fork waits for.
 
-A lock that another thread holds would stay locked in the child for ever. Python's own locks of
-modules that are being imported are such locks, too.
+Only the thread that forks goes on in the child, so a lock that another thread holds would stay
+locked there for ever. Python's import locks have the same problem, so imports take a lock of ours.
 """
 
 from __future__ import annotations
 
-import logging  # noqa: F401 - hooks that were registered later run earlier, see `_hold_all`
+import logging  # noqa: F401 - its hook must be registered before ours, see `_hold_all`
 import os
 import threading
 import time
@@ -15,21 +15,22 @@ from typing import Any
 
 _locks: list[threading.RLock] = []
 _forking = threading.RLock()
-_held: list[threading.RLock] = []  # of `_locks`, by the thread that has `_forking`
+_held: list[threading.RLock] = []  # those that the forking thread holds
 
 
 def lock() -> threading.RLock:
-    """Return a lock, for a module to keep: a fork waits until no other thread holds it."""
+    """Return a lock for a module; a fork waits until no other thread holds it."""
     made = threading.RLock()
     _locks.append(made)
     return made
 
 
 def _hold_all() -> None:
-    """Hold every lock, and none while a thread that holds another one waits for it.
+    """Take all locks. Where one is busy, release the others and try again: so nothing deadlocks.
 
-    The hook of `logging` holds a lock too, which a module needs while it is imported: ours has to
-    come first. Those of other modules may come before ours, so it does not wait for ever.
+    The hook of `logging` takes a lock that modules need while they are imported, so our hook must
+    run first. Hooks run in the reverse order of their registration. Hooks of other modules may
+    still run before ours, so this gives up after 30 seconds.
     """
     _forking.acquire()
     locks, end = list(_locks), time.monotonic() + 30
@@ -61,6 +62,6 @@ importing = lock()
 
 
 def load(name: str) -> Any:
-    """Import a module in the middle of work, which a fork waits for."""
+    """Import a module; a fork waits until that is done."""
     with importing:
         return import_module(name)

@@ -1,7 +1,7 @@
-"""The hosts that credentials may go to: `/etc/mlauth/allowed-hosts`, where that file is.
+"""The hosts that credentials may be sent to: `/etc/mlauth/allowed-hosts`, if that file exists.
 
-Whoever may edit a block or a profile may name a server of their own there. Those who build the
-worker's image can limit that. No variable moves the file: others may set variables.
+Whoever may edit a block or a profile could name a server of their own there. Those who build the
+worker's image can limit that. No variable moves the file, because others may set variables.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _NAME = re.compile(r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*\Z")
 
 
 def refusal(hosts: Iterable[str]) -> str | None:
-    """Say in one line why hosts may not be talked to, or return None.
+    """Say in one line why no credential may be sent to these hosts, or return None.
 
     Args:
         hosts: names or addresses, without ports.
 
     Returns:
-        Which host is not in the file, or what is wrong with the file: one that cannot be used
-        allows no host, and nothing that needs none either.
+        Which host is not in the file, or what is wrong with the file. A file that cannot be used
+        refuses everything, even an empty list of hosts.
     """
     try:
         with open(FILE, encoding="utf-8") as file:
@@ -66,7 +66,7 @@ def _unusable(why: str) -> str:
 
 
 def _normal(host: str) -> str | None:
-    """Return the one spelling of a host, or None if it is none."""
+    """Return the normal spelling of a host, or None if the text is no host."""
     host = host.lower().removesuffix(".")
     try:
         return ip_address(host.removeprefix("[").removesuffix("]")).compressed

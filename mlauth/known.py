@@ -1,17 +1,17 @@
-"""What is known of programs and services that mlauth is no part of. Data, for refusing.
+"""Key shapes and variable names of other programs, as data: mlauth refuses them.
 
-The one module of the core that names them: a key in the place of a name and a variable that changes
-what programs do are refused before any system or store is loaded, and whether there is one or not.
+This is the only module of the core that names other programs. A key in the place of a name, and a
+variable that changes how programs work, are refused before any system or store is loaded.
 
-The base of the variables are the lists that sudo and glibc publish of those that are unsafe
-to take from somebody else, as of 2026: sudo's plugins/sudoers/env.c (`initial_badenv_table` and
-`initial_checkenv_table`), glibc's sysdeps/generic/unsecvars.h and ld.so(8) ("secure-execution
-mode"). The other names are from the manuals of the programs that read them.
+Most variables are from the lists of unsafe variables that sudo and glibc publish, as of 2026:
+sudo's plugins/sudoers/env.c (`initial_badenv_table` and `initial_checkenv_table`), glibc's
+sysdeps/generic/unsecvars.h and ld.so(8) ("secure-execution mode"). The other names are from the
+manuals of the programs that read them.
 """
 
 from __future__ import annotations
 
-# Keys that are recognised by their looks: regular expressions.
+# Regular expressions for keys that are recognised by their shape.
 KEY_SHAPES = (
     r"ZEN(PRO)?KEY_",
     r"hf_\w{20}",
@@ -21,8 +21,8 @@ KEY_SHAPES = (
     r"gh[pousr]_\w{20}",
 )
 _WHERE = "set it where the worker or the container gets its variables"
-# Why names are refused, and which; one `*` stands for any characters. Cases are not told apart, as
-# on Windows, and because some programs read http_proxy.
+# Each reason with the names that it refuses. One `*` stands for any characters. Case does not
+# matter: Windows ignores it, and some programs read http_proxy.
 REFUSED = {
     "changes how programs start: a secret is never put there": """
         LD_* LDR_* _RLD* DYLD_* LIBPATH SHLIB_PATH AUTHSTATE

@@ -1,8 +1,8 @@
-"""Values that were resolved are masked in log records, in the spellings that logs have them in.
+"""Masks resolved values in log records, in each spelling that logs are likely to have.
 
-Masked are values of four characters or more (shorter ones would garble every line): plain,
-base64 (also inside of a longer encoded text), URL-encoded and JSON-escaped; and of a value in
-several lines each line.
+A value is masked as plain text, in base64 (also inside of a longer encoded text), URL-encoded and
+JSON-escaped. Of a value with several lines, each line is masked too. A value of less than four
+characters is not masked: that would garble every line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from mlauth.forks import lock
 
 MASK = "***"
 _SHORTEST = 4
-# The characters that encoders of URLs leave as they are: Python's, HTML forms', JavaScript's two
-# (as requests and urllib3 in a whole URL); httpx's for a password, in a query and in a path.
+# The characters that URL encoders do not encode. First line: Python, HTML forms, and JavaScript's
+# two functions (requests and urllib3 encode whole URLs like them). Second line: httpx, for a
+# password, in a query, and in a path.
 _SAFE = (
     *("", "/", "*", "!'()*", "!'()*;,/?:@&=+$#"),
     *("!$&'()*+,", "!$&'()*+,/:;=?@[\\]^`{|}", "!$&'()*+,/:;=@[\\]^|"),
@@ -31,8 +32,8 @@ _SAFE = (
 _lock = lock()
 _values: set[str] = set()
 _spellings: list[str] = []
-# The lines of values that have many, by their first characters and their length: 60,000 that are
-# looked for one by one cost 7 ms for each log record.
+# The lines of values with many lines, by their first characters and their length. A search for
+# 60,000 lines one by one would cost 7 ms for each log record.
 _MANY = 100
 _lines: dict[str, dict[int, set[str]]] = {}
 
@@ -44,14 +45,14 @@ def register(values: Iterable[str]) -> None:
         values: the secrets; those under four characters are left out.
     """
     new = _learn(values)
-    del values  # what others' handlers raise below may show the local variables of this
+    del values  # a traceback from somebody's handler below may show the local variables
     if new:
         guard_logging()
 
 
 def _learn(values: Iterable[str]) -> bool:
     """Keep the values that are new, and say if any is."""
-    global _spellings  # noqa: PLW0603 - logging is one for the process, and so is this
+    global _spellings  # noqa: PLW0603 - like logging, this belongs to the whole process
     with _lock:
         new = {value for value in values if len(value) >= _SHORTEST} - _values
         if not new:
@@ -85,14 +86,14 @@ def mask(text: str) -> str:
         return text
     masked, end = [], 0
     for start, stop in sorted(found):
-        if start >= end:  # else it overlaps the one before, and one mask is for both
+        if start >= end:  # otherwise it overlaps the one before, and one mask covers both
             masked += [text[end:start], MASK]
         end = max(end, stop)
     return "".join([*masked, text[end:]])
 
 
 def _places_of_lines(text: str) -> Iterator[tuple[int, int]]:
-    """Look for lines once at each character, however many there are."""
+    """Find registered lines. The time does not depend on how many lines there are."""
     lines_that_start_with = _lines.get
     for start in range(len(text) - _SHORTEST + 1):
         lengths = lines_that_start_with(text[start : start + _SHORTEST])
@@ -103,10 +104,11 @@ def _places_of_lines(text: str) -> Iterator[tuple[int, int]]:
 
 
 def spellings(value: str) -> set[str]:
-    """Return the spellings in which a value is looked for: see the module's description."""
+    """Return the spellings of a value that are masked; see the module's docstring."""
     data = value.encode("utf-8", "surrogatepass")
     found = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    # In single quotes too, as `repr` of a text that has both kinds; and of bytes.
+    # `repr` chooses the quotes, and so the escapes, by the quotes in the text: the added one makes
+    # it choose the other kind. The same is done for bytes.
     for spell in (repr, ascii):
         found |= {spell(value)[1:-1], spell('"' + value)[2:-1]}
     found |= {repr(data)[2:-1], repr(b'"' + data)[3:-1]}
@@ -114,8 +116,9 @@ def spellings(value: str) -> set[str]:
     in_urls |= {each.replace("~", "%7E") for each in in_urls}  # as HTML forms have it
     found |= in_urls | {re.sub("%..", lambda code: code[0].lower(), each) for each in in_urls}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        # With padding for the value alone; and what is the same in the encoding of a longer
-        # text (`user:value`), whose neighbours decide the first and the last characters.
+        # First the value alone, then as part of a longer text (`user:value`), at each of three
+        # possible offsets. There, the neighbours change the first and last characters, so these are
+        # left out.
         found.add(encode(data).decode().rstrip("="))
         for shift in range(3):
             encoded = encode(b"\0" * shift + data).decode().rstrip("=")
@@ -126,7 +129,7 @@ def spellings(value: str) -> set[str]:
 
 
 class MaskingFormatter(logging.Formatter):
-    """Formats as another formatter does, then masks: messages, arguments and tracebacks alike."""
+    """Formats as another formatter does, then masks message, arguments and traceback."""
 
     def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
@@ -138,11 +141,11 @@ class MaskingFormatter(logging.Formatter):
 
 
 def guard_logging() -> None:
-    """Mask what is logged in this process from now on. Calling it again is harmless.
+    """Mask everything that this process logs from now on. Calling it again is harmless.
 
-    Records are masked when they are made, whatever handler somebody adds later (some libraries
-    do, on import); the handlers that exist mask once more what their formatters add, such as the
-    locals of a traceback, and the fields of `extra`.
+    Records are masked when they are made, so a handler that a library adds later gets masked
+    records too. The handlers that exist now mask again after formatting, because formatters add
+    the locals of a traceback and the fields of `extra`.
     """
     make_record = logging.getLogRecordFactory()
     if not isinstance(make_record, _MaskingFactory):
@@ -151,22 +154,22 @@ def guard_logging() -> None:
         if not isinstance(handler.formatter, MaskingFormatter):
             handler.setFormatter(MaskingFormatter(handler.formatter))
         if getattr(handler, "tracebacks_show_locals", False):
-            # rich's handler shows them past its formatter.
+            # The handler of rich shows local variables without asking its formatter.
             handler.tracebacks_show_locals = False  # type: ignore[attr-defined]
 
 
 def guard_output() -> None:
-    """Mask what this process writes to its output, as text and as bytes; again is harmless.
+    """Mask everything that this process writes to its output. Calling it again is harmless.
 
-    What other programs write there is not masked, nor what is written in pieces.
+    The output of other programs is not masked, and neither is a value that is written in pieces.
     """
     streams: list[Any] = [sys.stdout, sys.stderr]
     for stream in streams:
         for each in (getattr(stream, "buffer", None), stream):
-            # Some libraries replace `write` too, to store what is printed. They make no log record
-            # in the usual way of it, so ours has to come before.
+            # Some libraries replace `write` too, to store the output, and bypass log records. Our
+            # `write` wraps theirs, so that they get masked text.
             if each is not None and not isinstance(each.write, _MaskedWrite):
-                with suppress(AttributeError):  # a stream of somebody's that allows no change
+                with suppress(AttributeError):  # somebody's stream may allow no change
                     each.write = _MaskedWrite(each.write)
 
 
@@ -178,8 +181,8 @@ class _MaskedWrite:
         if isinstance(content, str):
             masked: str | bytes = mask(content)
         else:
-            content = memoryview(content).tobytes()  # `bytes` would take a number for a length
-            # Bytes that are no text come out of this as they were.
+            content = memoryview(content).tobytes()  # `bytes(5)` would make five zero bytes
+            # Bytes that are no text are written unchanged.
             text = mask(content.decode("utf-8", "surrogateescape"))
             masked = text.encode("utf-8", "surrogateescape")
         written = self._inner(masked)
@@ -196,7 +199,7 @@ class _MaskingFactory:
             return record
         try:
             message = record.getMessage()
-        except Exception:  # wrong arguments: the handler reports them, as without us
+        except Exception:  # the arguments are wrong; the handler will report that
             with suppress(Exception):
                 record.msg = mask(str(record.msg))
                 shown = record.args if isinstance(record.args, tuple) else (record.args,)
@@ -209,14 +212,14 @@ class _MaskingFactory:
             text = logging.Formatter().formatException(record.exc_info)
             masked = mask(text)
             if masked != text:
-                # Formatters print this text; some format the exception anew, if it is there, with
-                # what it and its causes hold.
+                # Formatters print `exc_text`. Some would format `exc_info` again, with the values
+                # that it holds, so it goes.
                 record.exc_info, record.exc_text = None, masked
         return record
 
 
 class _Shown:
-    """Stands for an argument that no format takes, where `logging` prints the arguments."""
+    """Stands for a wrong argument of a log call, which `logging` prints with `repr`."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,4 +1,4 @@
-"""One value for each variable: whose it is, where several systems are active together."""
+"""Refuses two values for one variable where several systems are active together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlauth.systems import Credentials, Exports
 
 
 def trespass(credentials: Credentials, others: Iterable[Credentials]) -> str | None:
-    """Say which of the variables that a person named belongs to another system, or return None."""
+    """Say which variable that a person named belongs to another system, or return None."""
     for owner in others:
         for name in credentials.variables() if owner is not credentials else ():
             if any(fnmatchcase(name.upper(), pattern) for pattern in owner.owned):
@@ -29,7 +29,7 @@ def two_values(exports: Mapping[str, Exports]) -> dict[str, str]:
         exports: what each system wants to set or to empty.
 
     Returns:
-        By system, why it cannot be: of two, it is said of the later one.
+        For each refused system, the reason. Of two systems, the later one is refused.
     """
     first: dict[str, tuple[str, SecretStr]] = {}
     refused: dict[str, str] = {}
@@ -40,6 +40,6 @@ def two_values(exports: Mapping[str, Exports]) -> dict[str, str]:
             if held != value:
                 refused[system] = (
                     f"{name} would get one value from [{owner}] and another from [{system}]: "
-                    "leave one of them away"
+                    "remove one of them"
                 )
     return refused

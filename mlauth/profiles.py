@@ -1,7 +1,7 @@
 """`mlauth.toml`: the credentials of each environment (dev, test, prod). Safe to commit.
 
-Read from the file alone, so that no variable can redirect prod: of the environment only the
-profile's name, the file's place and the time limit count.
+Profiles are read from the file alone, so that no variable can redirect prod. The environment gives
+only the name of the profile, the path of the file and the time limit.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ DEFAULT_FILE = "mlauth.toml"
 class Profile(BaseModel):
     """The credentials of one environment.
 
-    As a person writes it, it has a section for each system, named after it (`[env]` has variable
-    names and references), what a system keeps beside that (`[<system>_<part>]`), and `expired`.
+    In the file, it has a section for each system, with the system's name (`[env]` has names of
+    variables and their references). A system may have more sections (`[<system>_<part>]`), and
+    there is the setting `expired`.
 
     Attributes:
         systems: the credentials, by system.
-        parts: what else systems keep here, by the name of the section.
-        expired: whether a secret that its store calls expired or not yet valid (some hand both
-            out) is an error, or is used with a warning.
+        parts: the content of the other sections, by the name of the section.
+        expired: what to do with a secret that its store calls expired or not yet valid, where the
+            store hands it out all the same: `refuse` is an error, `warn` uses it with a warning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -66,7 +67,7 @@ class Profile(BaseModel):
                 where, value = _section(str(name), section)
                 found[where][name] = value
             except ValidationError as error:
-                # The names of variables are no fields of a person's.
+                # A person writes variables right below `[env]`, so the field's name is left out.
                 at = () if name == "env" else (name,)
                 problems += _located(error, at)
             except UnknownSystem as error:
@@ -108,7 +109,7 @@ def _problem(kind: str, line: str, at: tuple[int | str, ...]) -> InitErrorDetail
 
 
 class Settings(BaseModel):
-    """What mlauth takes from the environment.
+    """The settings that mlauth takes from the environment.
 
     Attributes:
         profile: `MLAUTH_PROFILE`, the name of a profile.
@@ -139,9 +140,10 @@ def settings() -> Settings:
 
 
 class _File(BaseModel):
-    """The file's outer shape; of the profiles only the one asked for is validated.
+    """The file's outer shape. Of the profiles, only the requested one is validated.
 
-    No `BaseSettings`: that takes some names of the file as options of its own (`_cli_parse_args`).
+    This is no `BaseSettings`, which would take some names in the file as its own options
+    (`_cli_parse_args`).
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -153,12 +155,12 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
     """Read a profile.
 
     Args:
-        name: as in `[profiles.NAME.…]`.
+        name: the NAME in `[profiles.NAME.…]`.
         config: the file's path.
 
     Raises:
-        InvalidProfile: the file is not there or not valid, or has no such profile; one line
-            that names file and key, and never shows what is written there.
+        InvalidProfile: the file is not there or not valid, or has no such profile. The message is
+            one line that names the file and the key, and never shows the content.
     """
     profiles = _profiles(config)
     if name not in profiles:
@@ -177,7 +179,8 @@ def load_profile(name: str, config: str = DEFAULT_FILE) -> Profile:
 
 
 def _profiles(config: str) -> dict[str, dict[str, Any]]:
-    from pydantic_settings import BaseSettings, TomlConfigSettingsSource  # 30 ms, for files alone
+    # This import takes 30 ms, and only files need it.
+    from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
     if not os.path.isfile(config):
         where = "" if os.path.isabs(config) else f" in {_working_directory()}"
@@ -194,7 +197,7 @@ def _profiles(config: str) -> dict[str, dict[str, Any]]:
         raise InvalidProfile(f"{config} is not UTF-8 text: store it as UTF-8") from None
     except RecursionError:
         raise InvalidProfile(f"{config} is not valid TOML: too many brackets in brackets") from None
-    except ValueError as error:  # tomllib's, which names line and column, and no content
+    except ValueError as error:  # tomllib's error names line and column, but no content
         raise InvalidProfile(f"{config} is not valid TOML, correct it: {error}") from None
 
 

@@ -1,7 +1,7 @@
-"""What activations did to this environment: `MLAUTH_ACTIVATION`, names and never values.
+"""The record of the activations in this environment: `MLAUTH_ACTIVATION`, names and never values.
 
-A variable that says as whom stores are read, and that an activation gives another value, keeps the
-worker's own in `MLAUTH_OWN_…`: every process of the run reads stores as the worker.
+Every process of a run reads stores as the worker. So where an activation replaces a variable of the
+worker's identity, the worker's own value is kept in `MLAUTH_OWN_…`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mlauth import masking
 from mlauth.never_pickled import NeverPickled
 
 RECORD, OWN = "MLAUTH_ACTIVATION", "MLAUTH_OWN_"
-_NAMES = ("secrets", "settings", "emptied")  # what was done with the variables of these names
+_NAMES = ("secrets", "settings", "emptied")  # each is a list of names of variables
 
 
 def read_record(text: str | None = None) -> dict[str, Any]:
-    """Return what activations before left in the environment: names, folders, the owner.
+    """Return the record that earlier activations left in the environment.
 
-    Whoever sets variables for this process can have written it, so what is not of its kind is left
-    out.
+    Anyone who sets variables for this process may have written it, so parts of a wrong type are
+    left out.
 
     Args:
-        text: the record, if not that of the environment.
+        text: a record to read in place of the one in the environment.
     """
     try:
         record = json.loads(os.environ.get(RECORD, "{}") if text is None else text)
@@ -61,11 +61,11 @@ def write_record(before: str, records: Sequence[Record]) -> None:
     """Write the record into the environment.
 
     Args:
-        before: what it was before the first of the activations.
-        records: those of the activations of this process.
+        before: the record from before the first activation of this process.
+        records: the records of this process's activations.
     """
     record, owner = read_record(before), records[-1].owner
-    # Those of another owner, from which this environment was inherited, are its to remove.
+    # Another owner, from whom this environment was inherited, removes its folders itself.
     folders = record.get("folders", []) if record.get("owner") == owner else []
     for each in records:
         for kind in _NAMES:
@@ -76,7 +76,7 @@ def write_record(before: str, records: Sequence[Record]) -> None:
 
 
 def resume() -> None:
-    """Take up the activations of another process: mask their values, drop what they emptied."""
+    """Continue the activations of another process: mask their values, remove emptied variables."""
     record = read_record()
     masking.register(os.environ.get(name, "") for name in record.get("secrets", []))
     masking.guard_logging()
@@ -86,7 +86,7 @@ def resume() -> None:
 
 
 class _Environment(NeverPickled, Mapping[str, str]):
-    """Variables that can be had by name only: a traceback with local variables shows none."""
+    """Variables behind an object whose `repr` shows none: tracebacks may show local variables."""
 
     def __init__(self) -> None:
         self._variables: dict[str, str] = {}
@@ -95,7 +95,7 @@ class _Environment(NeverPickled, Mapping[str, str]):
                 self._variables[name] = os.environ[name]
 
     def put_back(self, name: str) -> None:
-        """Let a variable be what it was before an activation."""
+        """Give a variable its value from before the activations, or remove it."""
         self._variables.pop(name, None)
         with suppress(KeyError):
             self._variables[name] = os.environ[OWN + name]
@@ -114,15 +114,15 @@ class _Environment(NeverPickled, Mapping[str, str]):
 
 
 def environment() -> Mapping[str, str]:
-    """Return what the environment holds now, in an object that shows no value."""
+    """Return the environment as it is now, in an object that shows no value."""
     return _Environment()
 
 
 def own_environment() -> Mapping[str, str]:
-    """Return the environment as it would be without what mlauth exported for the flow.
+    """Return the environment without the variables that mlauth exported for the flow.
 
-    An identity that a flow was given is the flow's: mlauth never reads a store as that. A variable
-    that says nothing of an identity is left out, whatever it held before.
+    An exported identity is the flow's, and mlauth never reads a store with it: the worker's own
+    values take its place. Other exported variables are left out, whatever they held before.
     """
     environment, record = _Environment(), read_record()
     for kind in _NAMES:

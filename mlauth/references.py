@@ -1,8 +1,8 @@
 """Secret references: URIs that say where a value lives, never what it is.
 
-Grammar: `scheme://where/what[?name=value…][#key]`. What stands between `://` and `?` is a place in
-the store: it is split at slashes, then each part is decoded, so `%2F` is a slash in a part. `#key`
-picks one field of a secret that holds several.
+Grammar: `scheme://where/what[?name=value…][#key]`. The text between `://` and `?` is a place in
+the store. It is split at slashes, then each part is decoded, so `%2F` is a slash inside of a part.
+`#key` picks one field of a secret that holds several.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlauth.known import KEY_SHAPES
 from mlauth.stores import Place
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
-# So that a key in the place of a name is not echoed.
+# A text that holds a key is no reference: so no message repeats a key that stands for a name.
 _KEYS = re.compile("|".join(KEY_SHAPES))
 _LITERAL = (
     "a literal stands where a secret reference belongs; it has probably been stored in clear: "
@@ -32,11 +32,11 @@ _FORM = "scheme://where/what, for instance file:///run/secrets/team/api-key"
 
 @dataclass(frozen=True)
 class SecretReference:
-    """Where a secret lives: the store's scheme, its place there and, if it holds several, the key.
+    """Where a secret lives: the store's scheme, the place in the store and, if needed, the key.
 
     Attributes:
         scheme: the store, for instance `file`.
-        place: where it is in the store, with the options of the store.
+        place: the place in the store, with the store's options.
         key: the field to pick from a JSON secret, or None for the whole.
     """
 
@@ -49,7 +49,7 @@ class SecretReference:
         return text if self.key is None else f"{text}#{quote(self.key, safe='/:@!$&()*+,;=~?')}"
 
     def whole(self) -> SecretReference:
-        """Return the reference to the whole secret, without `#key`: what is read, once."""
+        """Return the reference to the whole secret, without `#key`: stores read whole secrets."""
         return SecretReference(self.scheme, self.place)
 
     @classmethod
@@ -60,8 +60,9 @@ class SecretReference:
             text: for instance `file:///run/secrets/tokens.json#ci`.
 
         Raises:
-            InvalidReference: it is no reference (the text is then not echoed: it may be the
-                secret itself), its scheme is unknown, or a part is not what its store takes.
+            InvalidReference: the text is no reference, its scheme is unknown, or its store does
+                not take one of its parts. A text that is no reference is not repeated in the
+                message, because it may be the secret itself.
         """
         scheme, separator, rest = text.partition("://")
         if not separator or not _SCHEME.match(scheme) or _KEYS.search(text):
@@ -74,10 +75,10 @@ class SecretReference:
             raise InvalidReference(
                 f"no store is called {scheme!r}; mlauth knows {', '.join(stores.schemes())}"
             )
-        # What its store could not name is not repeated: it may be the secret itself.
+        # The place is repeated only after the store has accepted it: before, it may be the secret.
         where = f"a reference to {scheme}"
         try:
-            text.encode()  # what a person typed may hold lone surrogates, which no store can name
+            text.encode()  # fails for lone surrogates, which no store has in a name
             parts = tuple(unquote(part, errors="strict") for part in location.split("/"))
             options = _parse_options(options_text, where)
             picked = unquote(key, errors="strict") if key else None
@@ -128,7 +129,7 @@ class SecretReference:
 
 
 def holds_key(text: str) -> bool:
-    """Say whether a text has something in it that looks like a key of a known system."""
+    """Say whether a part of a text looks like a key of a known system."""
     return bool(_KEYS.search(text))
 
 

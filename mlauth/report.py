@@ -1,6 +1,6 @@
-"""The stages of a check, what each found, and the report.
+"""The stages of a check, their results, and the report.
 
-A check of a system stops at the first stage that does not pass.
+The check of a system stops at the first stage that does not pass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Stage(str, Enum):
-    """What a check looks at, in this order."""
+    """The stages of a check, in their order."""
 
     CONFIGURED = "configured"
     RESOLVED = "resolved"
@@ -24,7 +24,7 @@ class Stage(str, Enum):
 
 
 class Status(str, Enum):
-    """How a stage ended; `UNKNOWN`: throttled, a 5xx, no answer in time. It may be fine."""
+    """How a stage ended. `UNKNOWN` (throttled, a 5xx, no answer in time) may still be fine."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -33,15 +33,15 @@ class Status(str, Enum):
 
 @dataclass
 class StageResult:
-    """What one stage found.
+    """The result of one stage.
 
     Attributes:
-        system: what was checked, for instance `env`.
-        stage: which stage.
+        system: the name of the system, for instance `env`.
+        stage: the stage.
         status: how it ended.
-        detail: one line: what was seen or, if it did not pass, what to do about it.
+        detail: one line: what the stage saw or, if it did not pass, what is wrong and what to do.
         seconds: how long it took.
-        warnings: what passed all the same, one line each.
+        warnings: one line each; a warning ends no stage.
     """
 
     system: str
@@ -54,13 +54,13 @@ class StageResult:
 
 @dataclass
 class SystemReport:
-    """Every stage that a system reached, and what its service said.
+    """Every stage that a system reached, and facts about its service.
 
     Attributes:
-        system: what was checked, for instance `env`.
+        system: the name of the system, for instance `env`.
         title: its name for people.
-        results: the stages in the order in which they ran.
-        account: as whom the service knows the credential, if it said so.
+        results: the results of the stages, in their order.
+        account: the account that the credential belongs to, if the service said so.
         facts: what else the service said, without secrets: `server_url`, `server_version`, …
     """
 
@@ -82,13 +82,13 @@ class SystemReport:
 
     @property
     def proven(self) -> bool:
-        """Whether a service was asked, and took the credential."""
+        """Whether a service was asked, and accepted the credential."""
         return self.status is Status.PASSED and any(
             result.stage is Stage.AUTHENTICATED for result in self.results
         )
 
     def summary(self) -> str:
-        """Return one line: the stage that did not pass, or who took the key of whom."""
+        """Return one line: the stage that did not pass, or which service took whose key."""
         for result in self.results:
             if result.status is self.status is not Status.PASSED:
                 return f"{self.system}, {result.stage.value}: {result.detail}"
@@ -121,11 +121,11 @@ class SystemReport:
 
 @dataclass
 class CheckReport:
-    """What was found of each system.
+    """The reports of all systems that were checked.
 
     Attributes:
         subject: what was checked, for instance `profile 'prod' of mlauth.toml`.
-        systems: the report of each.
+        systems: the report of each system.
     """
 
     subject: str
@@ -152,7 +152,7 @@ class CheckReport:
         return {each.system: each.account for each in self.systems if each.account}
 
     def summary(self) -> str:
-        """Return one line: the first stage that did not pass, or that all did, and as whom."""
+        """Return one line: the first stage that did not pass, or the accounts if all passed."""
         for each in self.systems:
             if each.status is self.status is not Status.PASSED:
                 return each.summary()

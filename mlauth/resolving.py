@@ -1,4 +1,7 @@
-"""From references to values: concurrent, one read a secret, one deadline, all errors at once."""
+"""Reads references: at the same time, each secret once, within one deadline.
+
+All errors are reported together.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,13 @@ Resolved = dict[SecretReference, StoredSecret]
 class ResolvedSecret(NeverPickled, SecretStr):
     """A `SecretStr` that pickle and JSON refuse.
 
-    So no kept result of a Prefect task has it in clear, and a task that is given another value is
-    not given the result of this one.
+    So the stored result of a Prefect task never has it in clear, and a task with one value never
+    gets the cached result of another.
     """
 
     def get_secret_value(self) -> str:
-        """Return the value; not to pydantic, which asks for it to write `**********` as JSON."""
-        asks = sys._getframe(1)  # noqa: SLF001 - a field of the type SecretStr has no other hook
+        """Return the value; but refuse pydantic, which would write it as `**********` to JSON."""
+        asks = sys._getframe(1)  # noqa: SLF001 - there is no other hook for SecretStr fields
         if asks.f_globals.get("__name__") == "pydantic.types" and "seriali" in asks.f_code.co_name:
             refuse_json(self)
         return super().get_secret_value()
@@ -73,7 +76,7 @@ def resolve(
     """Read a secret, or many at once.
 
     Args:
-        reference: where the secret lives, or a mapping from names of yours to references.
+        reference: where the secret lives, or a mapping from your own names to references.
         timeout: seconds for everything together.
 
     Returns:
@@ -81,9 +84,9 @@ def resolve(
         of this process from then on, and cannot be pickled.
 
     Raises:
-        InvalidReference: a reference is none.
+        InvalidReference: a text is no reference.
         StoreError: a secret could not be read.
-        ResolutionError: several could not; it has all the errors.
+        ResolutionError: several could not be read; it has all the errors.
     """
     many = reference if isinstance(reference, Mapping) else {"": reference}
     wanted = {
@@ -99,7 +102,7 @@ def resolve(
 
 
 def refuse_hosts(references: Iterable[SecretReference]) -> None:
-    """Refuse to read or write what would send a credential to a host that is not allowed.
+    """Refuse references whose stores would send a credential to a host that is not allowed.
 
     Raises:
         StoreUnreachable: see `mlauth.hosts.refusal`.
@@ -116,14 +119,14 @@ def read_all(references: Iterable[SecretReference], deadline: Deadline) -> Resol
 
 
 class Reader(NeverPickled):
-    """Reads references. A secret that several of them name is read once, whoever asks for it."""
+    """Reads references. A secret that several references name is read once."""
 
     def __init__(self, deadline: Deadline, *, expired: Expired = "refuse") -> None:
         """Read nothing yet.
 
         Args:
-            deadline: for everything together.
-            expired: whether a secret that its store calls outdated is an error; else
+            deadline: the time limit of everything together.
+            expired: `refuse` makes a secret that its store calls outdated an error; with `warn`,
                 `StoredSecret.outdated` says so.
         """
         self._deadline = deadline
@@ -136,12 +139,12 @@ class Reader(NeverPickled):
         """Read references at the same time.
 
         Returns:
-            The secret of each; their values are masked from then on.
+            The secret of each reference. Their values are masked from then on.
 
         Raises:
             StoreUnreachable: a host is not allowed, so nothing was read.
-            StoreError: one could not be read.
-            ResolutionError: several could not.
+            StoreError: a secret could not be read.
+            ResolutionError: several could not be read.
         """
         wanted = list(dict.fromkeys(references))
         refuse_hosts(wanted)

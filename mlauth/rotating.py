@@ -1,4 +1,4 @@
-"""Gives an account of a profile a new key, for every system that can."""
+"""Gives an account of a profile a new key, for every system that supports it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DAY = 24 * 60  # minutes
 
 
 class Ready(Protocol):
-    """A rotation that nothing is known to stand in the way of."""
+    """A rotation that is prepared: as far as anyone can know before, it will work."""
 
     def rotate(self) -> Any:
-        """Rotate, store the new value, and prove it; not to be interrupted.
+        """Rotate, store the new value, and prove it. The caller holds interrupts back.
 
         Returns:
-            What was done, without secrets; as text, a line.
+            What was done, without secrets; `str` of it is one line.
         """
 
 
@@ -59,27 +59,27 @@ def prepare(
     timeout: float = 30.0,
     config: str = DEFAULT_FILE,
 ) -> Ready:
-    """Prove that a rotation can be made.
+    """Prove that a rotation is possible, and prepare it.
 
     Args:
         system: its name.
         profile: the profile's name, or the profile.
         retain_minutes: how long the old key works beside the new one.
-        new_key: make a second key in place of rotating the one that is stored; ends nothing.
-        timeout: seconds for everything up to the rotation, and again for each step of that.
-        config: the file of the profiles, for a name.
+        new_key: make a second key instead of rotating the stored one; the old key stays valid.
+        timeout: seconds for everything before the rotation, and again for each of its steps.
+        config: the file with the profiles, if `profile` is a name.
 
     Raises:
-        MLAuthError: it cannot be made.
+        MLAuthError: the rotation is not possible.
     """
     cls = load_system(system)
     if not cls.rotation:
-        raise InvalidCredentials(f"mlauth cannot rotate a key of {cls.title}: do that by hand")
+        raise InvalidCredentials(f"mlauth cannot rotate a key of {cls.title}: do it by hand")
     title = f"profile {profile!r} of {config}" if isinstance(profile, str) else "the profile"
     loaded = load_profile(profile, config) if isinstance(profile, str) else profile
     credentials = loaded.systems.get(system)
     if credentials is None:
-        raise InvalidProfile(f"{title} has no [{system}], so no key to rotate")
+        raise InvalidProfile(f"{title} has no [{system}], so there is no key to rotate")
     head, deadline = f"{system}_", Deadline(timeout)
     parts = {
         name.removeprefix(head): part

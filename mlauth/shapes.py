@@ -1,4 +1,4 @@
-"""What an address, a name and a secret value must look like, whatever system they are for."""
+"""Rules for addresses, names and secret values that hold for every system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACEHOLDER = re.compile(
 
 
 def address_problem(url: str) -> str | None:
-    """Say what is wrong with a service's URL, without echoing what may hold a password."""
+    """Say what is wrong with a service's URL without repeating it: it may hold a password."""
     if "{{" in url or "${" in url:
         return "is a template that nothing replaced: check the name in it"
     if re.search(r"\s", url):
@@ -36,21 +36,21 @@ def address_problem(url: str) -> str | None:
         return "must be only the server's address: https://host[:port][/path]"
     if not has_plain_host(url):
         return (
-            "has a host that not every program reads alike: write it with letters, digits, '.' and "
-            "'-' only, or as an IPv6 address in brackets"
+            "has a host that programs read differently: write it with letters, digits, '.' and '-' "
+            "only, or as an IPv6 address in brackets"
         )
     return None
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL in which `address_problem` finds nothing wrong."""
+    """Return the host of a URL for which `address_problem` returned None."""
     return urlsplit(url).hostname or ""
 
 
 def text_problem(text: str) -> str | None:
-    """Say why a text cannot be the name of something, or another setting that is no secret."""
+    """Say why a text cannot be a name or another setting that is no secret, or return None."""
     if not text.strip():
-        return "is empty: leave it away, or give a name"
+        return "is empty: remove it, or give a name"
     if "{{" in text:
         return "is a template that nothing replaced: check the name in it"
     if holds_key(text):
@@ -66,7 +66,7 @@ def secret_problem(value: str) -> str | None:
     if value.startswith("\ufeff"):
         return "starts with a byte order mark: store it again as plain UTF-8"
     if re.search(r"\s", value):
-        return "has white space around or in it: store it again without (printf, not echo)"
+        return "has white space in it or around it: store it again without (printf, not echo)"
     if not value.isprintable():
         return "has characters in it that no key has: store it again"
     if len(value) > 1 and (value[0] in "\"'" or value[-1] in "\"'"):

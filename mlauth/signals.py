@@ -1,4 +1,4 @@
-"""Signals that end a process, held back while it does what must not end half-way."""
+"""Holds back signals that would end the process in the middle of work that must be finished."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-# What Python ignores from its start on
+# Python ignores these signals from its start on
 # (https://docs.python.org/3/library/subprocess.html#popen-constructor, `restore_signals`).
 _IGNORED = tuple(
     getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ") if hasattr(signal, name)
@@ -24,7 +24,7 @@ def in_main_thread() -> bool:
 
 @contextmanager
 def as_python_found_them() -> Iterator[None]:
-    """Ignore no signal for Python's own sake, so that a program that takes its place does not."""
+    """Restore the signals that Python ignores, for a program that replaces this process."""
     previous = {number: signal.signal(number, signal.SIG_DFL) for number in _IGNORED}
     try:
         yield
@@ -35,9 +35,10 @@ def as_python_found_them() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[list[int]]:
-    """Hold signals back until the block is done, for what must not end half-way.
+    """Hold signals back until the block is done.
 
-    The block is given the signals that came. What it leaves of them takes effect at its end.
+    The block gets a list of the signals that came. It may remove some of them; the first that is
+    left takes effect at its end.
     """
     came: list[int] = []
     if not in_main_thread():
@@ -47,7 +48,7 @@ def uninterrupted() -> Iterator[list[int]]:
     try:
         for number in (signal.SIGINT, *ENDING):
             handler = signal.getsignal(number)
-            if handler is not None:  # None: installed by C code, which cannot be put back
+            if handler is not None:  # None says that C code installed it: Python cannot restore it
                 previous[number] = handler
                 signal.signal(number, lambda number, _frame: came.append(number))
         yield came

@@ -17,7 +17,7 @@ from mlauth.report import Stage, StageResult, Status, SystemReport
 
 @contextmanager
 def recorded(report: SystemReport, stage: Stage) -> Iterator[StageResult]:
-    """Time a stage and record in a report how it ended; errors of mlauth go on to the caller."""
+    """Time a stage, and record in a report how it ended; errors of mlauth reach the caller."""
     result = StageResult(report.system, stage, Status.UNKNOWN)
     report.results.append(result)
     start = time.monotonic()
@@ -34,7 +34,7 @@ def recorded(report: SystemReport, stage: Stage) -> Iterator[StageResult]:
 
 
 class Connection(Service):
-    """A service whose faults end the stage that it is asked in."""
+    """A service whose faults end the current stage."""
 
     def __init__(
         self,
@@ -52,7 +52,8 @@ class Connection(Service):
             deadline: see there.
             ca: see there.
             client: see there.
-            answered: told of each answer, and whether a credential was sent and not refused.
+            answered: called for each answer, with whether the service took a credential: one was
+                sent, and the answer is no 401.
         """
         super().__init__(url, deadline, ca=ca, client=client)
         self._answered = answered
@@ -77,7 +78,7 @@ class Stages:
     """Records the stages of one system, and makes its connections.
 
     Attributes:
-        deadline: bounds everything.
+        deadline: the time limit of everything together.
         facts: what the service says, without secrets; see `SystemReport.facts`.
     """
 
@@ -87,10 +88,10 @@ class Stages:
         deadline: Deadline,
         trust: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Begin with none.
+        """Begin without a stage.
 
         Args:
-            report: where they are recorded.
+            report: the stages are recorded there.
             deadline: see above.
             trust: the certificates that the run trusts; see `mlauth.trust.certificates`.
         """
@@ -102,7 +103,7 @@ class Stages:
 
     @property
     def account(self) -> str | None:
-        """As whom the service knows the credential, once it has said so."""
+        """The account that the credential belongs to, once the service has said so."""
         return self._report.account
 
     @account.setter
@@ -113,21 +114,22 @@ class Stages:
     def stage(self, stage: Stage) -> Iterator[StageResult]:
         """Record a stage; see `recorded`.
 
-        It passes only if the service answered, and `AUTHENTICATED` and `AUTHORIZED` only if it
-        answered what carried a credential: the system cannot say so by hand.
+        A stage passes only if the service answered a request. `AUTHENTICATED` and `AUTHORIZED`
+        pass only if it took a request that carried a credential. So no system can claim a stage
+        without asking.
         """
         with recorded(self._report, stage) as result:
             try:
                 yield result
-            except FaultError as error:  # of what issues the token, for instance
+            except FaultError as error:  # for instance a fault of the issuer of a token
                 raise _outcome(error.fault) from None
             carried = stage in (Stage.AUTHENTICATED, Stage.AUTHORIZED)
             asked = carried or stage in (Stage.REACHABLE, Stage.COMPATIBLE)
             if asked and not (self._taken if carried else self._reached):
-                how = " what carried the credential" if carried else ""
+                how = " that carried the credential" if carried else ""
                 raise StageFailed(
-                    f"no service has answered{how}, but {self._report.system!r} lets the stage "
-                    "pass: this is a defect of that system, report it to those who make it"
+                    f"no service has answered a request{how}, but {self._report.system!r} lets the "
+                    "stage pass: this is a defect of that system, report it to its makers"
                 )
 
     def connect(
@@ -150,7 +152,7 @@ class Stages:
 
 
 def _outcome(fault: Fault) -> StageFailed | StageUnknown:
-    """Return what a fault of the network is to the stage that it ends."""
+    """Turn a fault of the network into the error of a stage."""
     error = (StageUnknown if fault.unknown else StageFailed)(fault.line)
     error.sent = fault.sent
     return error

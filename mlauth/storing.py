@@ -1,7 +1,7 @@
 """A store as the rest of mlauth uses it: it takes references, and its errors name them.
 
-What is the same for all stores is here, once: the sentence around a message, empty values, UTF-8,
-sizes and `#key`.
+This module has everything that is the same for all stores: the sentence around an error, empty
+values, UTF-8, sizes and `#key`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlauth.stores import MOST_BYTES, Access, RemoteStore, StoredSecret, Writabl
 
 
 class SecretStore(NeverPickled):
-    """The store of a scheme. Every reference that it is given must be one to it."""
+    """The store of a scheme. It takes only references of its scheme."""
 
     def __init__(self, scheme: str) -> None:
         """Do no I/O.
@@ -49,7 +49,7 @@ class SecretStore(NeverPickled):
             timeout: seconds that may pass, retries included.
 
         Raises:
-            StoreError: it could not be read, or is nothing that can be used; one line.
+            StoreError: it could not be read, or cannot be used; one line.
         """
         with _about(reference.whole(), "read"):
             secret = self._store.read(reference.place, timeout=max(timeout, 0.001))
@@ -75,26 +75,26 @@ class SecretStore(NeverPickled):
     ) -> str | None:
         """Write a secret, or one `#key` of a secret that holds several.
 
-        For a key the secret is read, changed and written whole, right after a look whether it is
-        still what was read. No store tells that and writes in one step: what another writes to the
-        same secret within that moment is lost.
+        To write a key, the whole secret is read, changed, read again and written, if the second
+        read found no change. No store can compare and write in one step: if somebody else writes
+        the same secret between the second read and the write, their value is lost.
 
         Args:
             reference: where it is, without a version.
             value: the new value.
             timeout: seconds that may pass, retries included; no write begins after them.
-            before: called right before each attempt to write; what it raises is raised, a
-                StoreError with the sentence around it.
+            before: called right before each attempt to write. Its errors are raised; a StoreError
+                gets the usual sentence around it.
 
         Returns:
-            The store's name for the new version, where it has versions.
+            The store's name for the new version, if it has versions.
 
         Raises:
-            StoreError: the secret is as it was; after `StoreUnavailable` it may have been written.
+            StoreError: the secret is unchanged; after `StoreUnavailable` it may have been written.
         """
         store, deadline = self._for_writing(reference), Deadline(max(timeout, 0.001))
         with _about(reference, "written"):
-            # Before the key, too: what is no text cannot be put into JSON.
+            # This comes first, because a value that is no text cannot be put into JSON either.
             self._refuse(value)
         whole, look = value, before
         if reference.key is not None:
@@ -113,14 +113,14 @@ class SecretStore(NeverPickled):
             )
 
     def prove_writable(self, reference: SecretReference, *, timeout: float) -> None:
-        """Prove, as far as that goes without changing a value, that `write` would write.
+        """Prove that `write` would work, as far as possible without changing a value.
 
         Args:
-            reference: as of `write`.
+            reference: see `write`.
             timeout: seconds that may pass, retries included.
 
         Raises:
-            StoreError: as of `write`.
+            StoreError: see `write`.
         """
         store, deadline = self._for_writing(reference), Deadline(max(timeout, 0.001))
         if reference.key is not None:
@@ -133,7 +133,7 @@ class SecretStore(NeverPickled):
         return self._store.describe(reference.place)
 
     def hosts(self, reference: SecretReference) -> tuple[str, ...]:
-        """Return the hosts that a credential would be sent to, to read or write a reference."""
+        """Return the hosts that get a credential when a reference is read or written."""
         return self._store.hosts(reference.place) if isinstance(self._store, RemoteStore) else ()
 
     def _for_writing(self, reference: SecretReference) -> WritableStore:
@@ -154,7 +154,7 @@ class SecretStore(NeverPickled):
             )
 
     def _content(self, reference: SecretReference, deadline: Deadline) -> SecretStr:
-        """Return the JSON object that a key is to be written into, if only an empty one."""
+        """Return the JSON object that a key is written into; an empty one if there is no secret."""
         try:
             found = self.read(reference.whole(), timeout=deadline.remaining()).value
         except SecretNotFound:
@@ -162,25 +162,25 @@ class SecretStore(NeverPickled):
         if _object(found) is None:
             raise SecretUnusable(
                 f"{reference} cannot be written: the secret is not a JSON object, so it has no "
-                "keys; leave '#' and what follows away to write it whole"
+                "keys; remove '#' and the text after it to write the whole secret"
             )
         return found
 
 
 def hosts_of(reference: SecretReference) -> tuple[str, ...]:
-    """Return the hosts that a credential would be sent to, to read or write a reference."""
+    """Return the hosts that get a credential when a reference is read or written."""
     return SecretStore(reference.scheme).hosts(reference)
 
 
 def pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
-    """Return the field `#key` of a JSON secret; a field that is missing is an error, never None.
+    """Return the field `#key` of a JSON secret; a missing field is an error, never None.
 
     Args:
-        secret: the whole one.
-        reference: says which field, if any.
+        secret: the whole secret.
+        reference: names the field, if one is wanted.
 
     Raises:
-        SecretUnusable: it has no such field, or that is no text.
+        SecretUnusable: the secret has no such field, or the field is no text.
     """
     if reference.key is None:
         return secret
@@ -191,17 +191,17 @@ def pick(secret: StoredSecret, reference: SecretReference) -> StoredSecret:
 
 
 def _field(secret: SecretStr, key: str) -> SecretStr | str:
-    """Return a field of a JSON secret, or what is wrong; no frame with values raises anything."""
+    """Return a field of a JSON secret, or what is wrong: a traceback of this could show values."""
     content = _object(secret)
     if content is None:
         return (
-            f"the secret is not a JSON object, so it has no key {key!r}; leave '#{key}' away to "
-            "use it whole"
+            f"the secret is not a JSON object, so it has no key {key!r}; remove '#{key}' to use "
+            "the whole secret"
         )
     if key not in content:
         return f"the secret has no key {key!r} (it has {len(content)} others)"
     value = content[key]
-    # Numbers and booleans have several spellings; a guess could be another secret than the stored.
+    # Numbers and booleans have several spellings, and only one of them is the secret.
     if not isinstance(value, str) or not value:
         what = "empty" if value == "" else "not a JSON string"
         return f"the value of {key!r} is {what}; store it as one"
@@ -223,10 +223,10 @@ def _object(secret: SecretStr) -> dict[str, Any] | None:
 
 
 def _size(value: SecretStr) -> int | None:
-    """Return the bytes of a value; None if it is no text: it can hold halves of characters."""
+    """Return the size of a value in bytes, or None if it is no text (it has lone surrogates)."""
     try:
         return len(value.get_secret_value().encode())
-    except UnicodeEncodeError:  # which holds the value
+    except UnicodeEncodeError:  # this error holds the value, so it goes no further
         return None
 
 
@@ -236,7 +236,7 @@ def _shown(size: int) -> str:
 
 @contextmanager
 def _about(reference: SecretReference, done: str) -> Iterator[None]:
-    """Say in every error what could not be done, and to what."""
+    """Put into every error what could not be done, and with which reference."""
     try:
         yield
     except StoreError as error:

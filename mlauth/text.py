@@ -1,4 +1,4 @@
-"""Text of strangers in lines of ours."""
+"""Makes text from outside safe for our messages."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from mlauth.masking import mask
 
 
 def plain(text: str) -> str:
-    """Return what a stranger sent as one short line of harmless characters, without our secrets."""
+    """Return text from outside as one short line of harmless characters, with secrets masked."""
     return re.sub(r"[^\w .:/()\[\]@+*-]", "?", mask(text))[:80]

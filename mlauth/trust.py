@@ -1,9 +1,9 @@
-"""Whom TLS trusts in a run: all that the environment trusts, and the CA bundle of each section.
+"""The CAs that a run trusts: those of the environment, and the CA bundle of each section.
 
-It is one text of certificates for all: every check uses it, and an activation writes it into the
-run's private folder and names that file in the two variables that clients read. requests reads
-`REQUESTS_CA_BUNDLE` (https://requests.readthedocs.io/en/latest/user/advanced/#ssl-cert-verification),
-and httpx and what stands on OpenSSL read `SSL_CERT_FILE`.
+All of them are one text, which every check uses. An activation writes it into a file in the run's
+private folder, and names that file in the two variables that clients read. requests reads
+`REQUESTS_CA_BUNDLE` (https://requests.readthedocs.io/en/latest/user/advanced/#ssl-cert-verification);
+httpx and programs with OpenSSL read `SSL_CERT_FILE`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlauth.forks import importing
 FILE = "certificates.pem"
 VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
-# Nothing else of a bundle: somebody may keep a private key in the same file.
+# Only the certificates of a bundle are used: somebody may keep a private key in the same file.
 _CERTIFICATE = re.compile(
     rb"-----BEGIN (?:X509 )?CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END (?:X509 )?CERTIFICATE-----"
 )
@@ -29,28 +29,28 @@ def certificates(bundles: Iterable[str], environment: Mapping[str, str]) -> str 
     """Return the certificates that a run trusts, as PEM text.
 
     Args:
-        bundles: those of the sections, each a path or PEM text.
-        environment: names more, as requests and OpenSSL read it; where it names none, it is what
-            requests trusts by itself (certifi).
+        bundles: the CA bundles of the sections, each a path or PEM text.
+        environment: may name more bundles, in the variables of requests and OpenSSL. If it names
+            none, the CAs of certifi are added, which requests trusts by default.
 
     Returns:
-        None if no section has a bundle: then the environment is enough.
+        The text, or None if no section has a bundle: then the environment is enough.
 
     Raises:
-        InvalidCredentials: one of them cannot be read.
+        InvalidCredentials: a bundle cannot be read.
     """
     given = list(bundles)
     if not given:
         return None
-    found: dict[str, None] = {}  # in order, each once
+    found: dict[str, None] = {}  # a dictionary keeps the order, and each certificate once
     for place, setting in [*_named(environment), *((each, "ca_bundle") for each in given)]:
         found.update(dict.fromkeys(_read(place, setting)))
     return "\n".join([*found, ""])
 
 
 def _named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the bundles that the environment names, each with the variable."""
-    # requests looks at the second only where the first is not set.
+    """Return the bundles that the environment names, each with its variable."""
+    # requests reads the second variable only if the first is not set.
     of_requests = next(
         filter(environment.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")), "REQUESTS_CA_BUNDLE"
     )
@@ -71,7 +71,7 @@ def _read(place: str, setting: str) -> list[str]:
     try:
         if "-----BEGIN" in place:
             content = place.encode()
-        elif os.path.isdir(place):  # requests takes one
+        elif os.path.isdir(place):  # requests takes a directory, too
             files = sorted(each for each in Path(place).iterdir() if each.is_file())
             content = b"\n".join(each.read_bytes() for each in files)
         else:

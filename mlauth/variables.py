@@ -1,4 +1,4 @@
-"""Environment variables: which names may be set, and which values can be."""
+"""Environment variables: which names may be set, and which values are possible."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pydantic import SecretStr
 from mlauth.known import REFUSED
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-# What installers send to the places that others chose (UV_INDEX_TEAM_PASSWORD, UV_PUBLISH_TOKEN).
+# Credentials of installers (UV_INDEX_TEAM_PASSWORD, UV_PUBLISH_TOKEN) are allowed: they do not
+# choose where code is installed from.
 _OF_INSTALLERS = re.compile(
     r"(PIP|UV|NPM_CONFIG)_(\w*_)?(TOKEN|PASSWORD|USERNAME)\Z", re.IGNORECASE
 )
-# One entry `NAME=value` of 131,072 bytes makes the next exec fail with E2BIG.
+# With an entry `NAME=value` of 131,072 bytes, Linux refuses to start another program (E2BIG).
 _MOST_BYTES = 131_072
 
 
@@ -27,21 +28,19 @@ def name_problem(name: str) -> str | None:
 
 
 def value_problem(name: str, value: SecretStr) -> str | None:
-    """Say why a value cannot be that of a variable, without showing it, or return None."""
+    """Say why a variable cannot have a value, without showing the value, or return None."""
     if "\0" in value.get_secret_value():
-        return "has a NUL character, which no environment variable can hold: hand it over as a file"
+        return "has a NUL character, which no environment variable can hold: pass it as a file"
     if value.get_secret_value().startswith("() {"):  # sudo's `*=()*`
-        return (
-            "starts as a function of the shell, which old shells would run: hand it over as a file"
-        )
+        return "starts like a shell function, which old shells would run: pass it as a file"
     try:
         size = len(f"{name}={value.get_secret_value()}".encode())
     except UnicodeEncodeError:
         return "is not UTF-8, which an environment variable must be here: store it as base64"
     if size >= _MOST_BYTES:
         return (
-            f"is too long for an environment variable ({size:,} bytes with its name, of "
-            f"{_MOST_BYTES - 1:,} at most): hand it over as a file"
+            f"is too long for an environment variable ({size:,} bytes with its name, at most "
+            f"{_MOST_BYTES - 1:,} are possible): pass it as a file"
         )
     return None
 

@@ -42,7 +42,7 @@ def test_one_reference_gives_a_secret_that_shows_nothing() -> None:
 def test_a_secret_stays_itself_in_copies_and_is_no_task_result_on_disk() -> None:
     value = mlauth.resolve("memory://plain")
     for dumps in (pickle.dumps, cloudpickle.dumps):  # Prefect keeps results with the latter
-        with pytest.raises(TypeError, match="hand the secret's reference on instead"):
+        with pytest.raises(TypeError, match="pass the secret's reference on instead"):
             dumps({"result": value})
     assert copy.deepcopy([value]) == [copy.copy(value)] == [value]
     same = SecretStr(CANARY)
@@ -59,9 +59,9 @@ class Holding(BaseModel):
 def test_json_refuses_a_secret_which_it_would_write_like_any_other(hold: Any) -> None:
     """Prefect makes the key of a task's kept result of what its inputs are as JSON."""
     value = hold(mlauth.resolve("memory://plain"))
-    with pytest.raises(PydanticSerializationError, match="hand the secret's reference") as caught:
+    with pytest.raises(PydanticSerializationError, match="pass the secret's reference") as caught:
         to_jsonable_python(value)
-    with pytest.raises(PydanticSerializationError, match="hand the secret's reference"):
+    with pytest.raises(PydanticSerializationError, match="pass the secret's reference"):
         TypeAdapter(type(value)).dump_json(value)
     assert CANARY not in str(caught.value)
     assert CANARY not in repr(value)

@@ -171,8 +171,8 @@ def test_one_that_hangs_leaves_the_other_proven(
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        (Stage.REACHABLE, "no service has answered, but 'hub' lets the stage pass"),
-        (Stage.AUTHENTICATED, "no service has answered what carried the credential, but 'hub'"),
+        (Stage.REACHABLE, "no service has answered a request, but 'hub' lets the stage pass"),
+        (Stage.AUTHENTICATED, "no service has answered a request that carried the credential, but"),
     ],
 )
 def test_a_system_that_lets_a_stage_pass_by_hand_fails(
@@ -268,8 +268,7 @@ class TestOneValueForEachVariable:
         mirror = Mirror.of("test", {"url": second.url, "token": "memory://hub"})
         self.refused(
             together(first, mirror),
-            "HUB_URL would get one value from [hub] and another from [mirror]: "
-            "leave one of them away",
+            "HUB_URL would get one value from [hub] and another from [mirror]: remove one of them",
         )
 
     def test_two_owners_with_one_value_are_not(self, start: Callable[..., Two]) -> None:
@@ -289,7 +288,7 @@ class TestOneValueForEachVariable:
         self.refused(
             together(other, first),
             "HUB_TOKEN would get one value from [mirror] and another from [hub]: "
-            "leave one of them away",
+            "remove one of them",
         )
 
 
@@ -357,7 +356,7 @@ class TestTheEnvironment:
 
     def test_what_every_key_needs_is_looked_at(self, both: pytest.MonkeyPatch) -> None:
         for token, said in (
-            (f"{TOKEN}\n", "the value of env://HUB_TOKEN has white space around or in it"),
+            (f"{TOKEN}\n", "the value of env://HUB_TOKEN has white space in it or around it"),
             ("changeme", "is a placeholder"),
             ("canary", "is no token of the hub: those start with hub_"),
         ):

@@ -385,7 +385,7 @@ def test_a_run_that_loads_a_literal_fails_without_repeating_it(
         ({"api_key": "vualt://a/b"}, "no store is called 'vualt'"),
         ({"credential": "password"}, "credential: Input should be 'api_key' or 'api_token'"),
         ({"timeout": 0}, "timeout: Input should be greater than 0"),
-        ({"stack": ""}, "stack: is empty: leave it away, or give a name"),
+        ({"stack": ""}, "stack: is empty: remove it, or give a name"),
         ({"service_acount": "x"}, "there is no field 'service_acount'; check the spelling"),
     ],
 )
