@@ -111,16 +111,17 @@ def page() -> str:
 INTRODUCTION = """\
 # Versions
 
-Prefect 3.3.7 and newer, ZenML 0.80.2 and newer (client and server), Python 3.10 to 3.13. Each
-column was installed in an environment of its own, mlauth from its wheel, and each cell tried
-there: *yes* against real servers of Prefect and ZenML (where a column has no ZenML server, one of
-the newest pair's), *needs* by the line that says so. The newest pair was tried with each Python,
-the others with one.
+mlauth works with Prefect 3.3.7 and newer, ZenML 0.80.2 and newer (client and server), and Python
+3.10 to 3.13. Each column of the table is an environment of its own, into which mlauth's wheel was
+installed. Each cell was tried there. *Yes* means that it works against real servers of Prefect and
+ZenML; a column without a ZenML server was tried with the server of the newest pair. *Needs* means
+that mlauth ended with one line that names the missing extra. The newest pair was tried with each
+Python, and the other columns with one.
 
-The newest Prefect does not install beside the newest ZenML *server*. Flows do not need that: they
-need ZenML's client.
+The newest Prefect and the newest ZenML *server* cannot be installed together. Flows do not need the
+server; they need ZenML's client.
 
-`make test-matrix` does it again; requirements/matrix has the pins. Made by `make docs` from
-tests/versions/matrix.py.
+`make test-matrix` tries all of it again, with the pins in requirements/matrix. `make docs` makes
+this page from tests/versions/matrix.py.
 
 """
