@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from pydantic import SecretStr
 
 from mlauth import masking
 from mlauth.systems.zenml import isolation
 from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.azure import azure as start_azure
-from tests.support.environment import child_environment
+from tests.support.reverse_proxy import proxy
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer
+from tests.support.session import Desk, Servers, ask_desk
+from tests.support.signals import watch_signals
 
 if TYPE_CHECKING:
     from selenium import webdriver
 
-QUICK_HASHES = Path(__file__).parent / "support" / "quick_hashes"
+Ask = Callable[..., Any]
+ASK = pytest.StashKey[Ask]()
+SERVERS = pytest.StashKey[Servers]()
+DESK = pytest.StashKey[Desk]()
 
 # What else the machine does fails no test; pytest-timeout ends one that hangs.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,49 +41,65 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Start processes without coverage: servers run none of our code, and would run slower."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-            patch.delenv(name, raising=False)
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Have servers in this process, or ask the one that started it for them."""
+    given = getattr(config, "workerinput", None)
+    if given is None:
+        config.stash[SERVERS] = servers = Servers(load=config.option.markexpr == "load")
+        config.stash[ASK] = servers.ask
+    else:
+        config.stash[ASK] = partial(ask_desk, *given["desk"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that pytest-xdist starts where to ask."""
+    stash = node.config.stash
+    if DESK not in stash:
+        watch_signals()  # its thread cannot
+        stash[DESK] = Desk(stash[SERVERS])
+    node.workerinput["desk"] = (stash[DESK].address, stash[DESK].key)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers."""
+    if SERVERS in config.stash:
+        config.stash[SERVERS].close()
 
 
 @pytest.fixture(scope="session")
-def zenml_server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ZenMLServer]:
+def ask(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """`Servers.ask`, with a folder that is the same in all processes of the session."""
+    folder = tmp_path_factory.getbasetemp()
+    if SERVERS not in pytestconfig.stash:
+        folder = folder.parent
+    return partial(pytestconfig.stash[ASK], folder / "servers")
+
+
+@pytest.fixture(scope="session")
+def zenml_server(ask: Ask) -> ZenMLServer:
     """A ZenML server; tests share it, so each makes accounts of its own."""
-    # A load is to meet a server that has to work for its logins.
-    quick = {} if request.config.option.markexpr == "load" else {"PYTHONPATH": str(QUICK_HASHES)}
-    with ExitStack() as stack:
-        with untraced():
-            server = ZenMLServer(tmp_path_factory.mktemp("zenml"), env=quick)
-            stack.enter_context(server)
-        yield server
+    folder, port, password = ask("zenml")
+    server = ZenMLServer(folder, port=port)
+    server.admin_password = SecretStr(password)
+    return server
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def prefect_server(ask: Ask) -> PrefectServer:
     """A Prefect server without its UI; tests share it, so each names its deployments."""
-    with ExitStack() as stack:
-        with untraced():
-            folder = tmp_path_factory.mktemp("prefect")
-            server = stack.enter_context(PrefectServer(folder, ui=False))
-        yield server
+    folder, port = ask("prefect")
+    return PrefectServer(folder, port=port)
 
 
 @pytest.fixture(scope="session")
-def process_worker(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer
-) -> Iterator[ProcessWorker]:
-    """A process worker of the pool `tests`; a test of what a run leaves in it starts its own."""
-    with ExitStack() as stack:
-        with untraced():  # it imports Prefect and ZenML for every run; other workers are traced
-            folder = tmp_path_factory.mktemp("worker")
-            worker = stack.enter_context(ProcessWorker(folder, prefect_server, pool="tests"))
-        yield worker
+def process_worker(ask: Ask, prefect_server: PrefectServer, worker_id: str) -> ProcessWorker:
+    """A process worker; a test of what a run leaves in it starts its own.
+
+    One for each process that runs tests: its log and its folder show one run after another.
+    """
+    folder = ask("worker", worker_id)
+    return ProcessWorker(folder, prefect_server, pool=folder.name)
 
 
 @pytest.fixture(scope="session")
@@ -129,22 +150,17 @@ def account(zenml_server: ZenMLServer, tmp_path: Path) -> Account:
     return new_account(zenml_server, tmp_path)
 
 
+@pytest.fixture
+def counted(account: Account) -> Iterator[Account]:
+    """The account of the test, whose logins are counted."""
+    with proxy(account.server.url) as account.between:
+        yield account
+
+
 @pytest.fixture(scope="session")
-def component_flavor(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+def component_flavor(ask: Ask, zenml_server: ZenMLServer) -> None:
     """The flavor of our stack component, registered by the command that its user types."""
-    folder = tmp_path_factory.mktemp("flavor")
-    environment = child_environment(
-        folder,
-        {
-            "ZENML_STORE_URL": zenml_server.url,
-            "ZENML_STORE_API_TOKEN": zenml_server.admin_token().get_secret_value(),
-            isolation.NO_DISK: "true",
-        },
-    )
-    command = "zenml alerter flavor register zenml_mlauth.ServiceAccountCheckFlavor".split()
-    command[0] = str(Path(sys.executable).with_name("zenml"))
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ask("flavor")
 
 
 @pytest.fixture

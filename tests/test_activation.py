@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def credentials(account: Account, **fields: object) -> ZenMLCredentials:
-    start = {"store_url": account.server.url, "api_key": account.reference}
+    start = {"store_url": account.url, "api_key": account.reference}
     return ZenMLCredentials.of("test", {**start, **fields})
 
 
@@ -80,7 +80,7 @@ def test_the_environment_is_put_back_exactly(
     memory.put("hf", "canary-hf")
     profile = Profile.model_validate(
         {
-            "zenml": {"store_url": account.server.url, "api_key": account.reference},
+            "zenml": {"store_url": account.url, "api_key": account.reference},
             "env": {"HF_TOKEN": "memory://hf"},
         }
     )
@@ -124,7 +124,7 @@ def test_the_users_own_credentials_file_is_neither_used_nor_touched(
     config = clean_environment / ".config" / "zenml"
     config.mkdir(parents=True)
     theirs = config / "credentials.yaml"
-    theirs.write_text(f"{account.server.url}:\n  url: {account.server.url}\n  api_key: stale\n")
+    theirs.write_text(f"{account.url}:\n  url: {account.url}\n  api_key: stale\n")
     before = theirs.read_bytes(), theirs.stat().st_mtime_ns
     with mlauth.activate(credentials(account)):
         assert who() == account.name
@@ -146,7 +146,7 @@ def test_artifacts_stay_where_they_were_and_choices_are_kept(
         kept = json.loads(Path(os.environ["ZENML_CONFIG_PATH"], "config.yaml").read_text())
     assert kept == {"analytics_opt_in": False, "user_id": stack}
     (config / "config.yaml").write_text(
-        f"active_stack_id: {stack}\nstore: {{type: rest, url: '{account.server.url}/'}}\n"
+        f"active_stack_id: {stack}\nstore: {{type: rest, url: '{account.url}/'}}\n"
     )
     with mlauth.activate(credentials(account), verify=False):
         kept = json.loads(Path(os.environ["ZENML_CONFIG_PATH"], "config.yaml").read_text())
@@ -188,6 +188,7 @@ def test_stack_and_project_are_exported_as_ids(account: Account) -> None:
         assert os.environ["ZENML_ACTIVE_PROJECT_ID"] == str(Client().active_project.id)
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_token_in_place_of_the_key_costs_one_login_in_all(account: Account) -> None:
     before = account.logins()
     with mlauth.activate(credentials(account, credential="api_token")):
@@ -201,7 +202,7 @@ def test_what_is_left_over_of_another_account_is_emptied(
     account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_API_TOKEN", "canary-left-over")
-    monkeypatch.setenv("ZENML_STORE_URL", account.server.url)
+    monkeypatch.setenv("ZENML_STORE_URL", account.url)
     with caplog.at_level(logging.WARNING), mlauth.activate(credentials(account)) as activation:
         assert os.environ["ZENML_STORE_API_TOKEN"] == ""
         assert who() == account.name
@@ -232,7 +233,7 @@ class TestNothingIsExported:
     def test_where_several_secrets_are_not_there(self, account: Account) -> None:
         account.file.unlink()
         profile = {
-            "zenml": {"store_url": account.server.url, "api_key": account.reference},
+            "zenml": {"store_url": account.url, "api_key": account.reference},
             "env": {"A": "memory://a", "B": "memory://b"},
         }
         message = self.refused(ResolutionError, Profile.model_validate(profile))

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 import mlauth
 from mlauth import CheckReport, Profile, Stage, Status, ZenMLCredentials
 from mlauth.stores import memory
-from tests.support.accounts import LOGIN, Account
+from tests.support.accounts import Account
 from tests.support.faults import FaultyServer, answer, faulty, silent
 from tests.support.servers import ZenMLServer
 from tests.support.zenml_keys import api_key
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 def credentials(account: Account, **fields: object) -> ZenMLCredentials:
-    start = {"store_url": account.server.url, "api_key": account.reference}
+    start = {"store_url": account.url, "api_key": account.reference}
     return ZenMLCredentials.of("test", {**start, **fields})
 
 
@@ -48,6 +48,7 @@ def failed(report: CheckReport, stage: Stage, status: Status = Status.FAILED) ->
     return last.detail
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_right_account_passes_every_stage_with_one_login(account: Account) -> None:
     before = account.logins()
     report = mlauth.check(
@@ -101,7 +102,7 @@ def test_secrets_that_are_parts_of_names_change_no_comparison(account: Account) 
     profile = Profile.model_validate(
         {
             "zenml": {
-                "store_url": account.server.url,
+                "store_url": account.url,
                 "api_key": account.reference,
                 "service_account": account.name,
                 "stack": "default",
@@ -127,6 +128,7 @@ def test_a_stack_or_project_that_is_not_there(account: Account, kind: str) -> No
     assert f"has no {kind} 'nowhere' that {account.name!r} can see: `zenml {kind} list`" in detail
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_value_of_the_wrong_shape_is_never_sent(account: Account) -> None:
     before = account.logins()
     account.file.write_text(f'"{account.key}"')
@@ -355,7 +357,7 @@ def test_a_profile_is_checked_as_a_whole(account: Account, monkeypatch: pytest.M
     monkeypatch.setenv("CANARY_TOKEN", "canary-value")
     profile = Profile.model_validate(
         {
-            "zenml": {"store_url": account.server.url, "api_key": account.reference},
+            "zenml": {"store_url": account.url, "api_key": account.reference},
             "env": {"TOKEN": "env://CANARY_TOKEN", "MISSING": "env://MLAUTH_TEST_NOWHERE"},
         }
     )
@@ -382,19 +384,20 @@ class TestTheEnvironment:
 
     def test_the_right_variables_pass(self) -> None:
         report = self.given(
-            ZENML_STORE_URL=self.account.server.url + "/", ZENML_STORE_API_KEY=self.account.key
+            ZENML_STORE_URL=self.account.url + "/", ZENML_STORE_API_KEY=self.account.key
         )
         assert report.status is Status.PASSED, report.summary()
         assert report.accounts["zenml"] == self.account.name
 
+    @pytest.mark.usefixtures("counted")
     def test_a_token_passes_without_a_login(self) -> None:
         answered = httpx.post(
-            f"{self.account.server.url}/api/v1/login",
+            f"{self.account.url}/api/v1/login",
             data={"grant_type": "zenml-api-key", "password": self.account.key},
         )
         before = self.account.logins()
         report = self.given(
-            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_URL=self.account.url,
             ZENML_STORE_API_TOKEN=answered.json()["access_token"],
         )
         assert report.status is Status.PASSED
@@ -428,7 +431,7 @@ class TestTheEnvironment:
         detail = failed(self.given(ZENML_URL="https://canary"), Stage.CONFIGURED)
         assert detail.endswith("would run on a local store: the name is ZENML_STORE_URL")
         report = self.given(
-            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_URL=self.account.url,
             ZENML_STORE_API_KEY=self.account.key,
         )
         assert report.status is Status.PASSED
@@ -452,23 +455,24 @@ class TestTheEnvironment:
             ({"ZENML_API_KEY": "canary"}, "the name is ZENML_STORE_API_KEY"),
         ],
     )
+    @pytest.mark.usefixtures("counted")
     def test_what_cannot_work_fails_before_anything_is_sent(
         self, variables: dict[str, str], said: str
     ) -> None:
-        before = self.account.server.requests()[LOGIN]
-        report = self.given(**{"ZENML_STORE_URL": self.account.server.url, **variables})
+        before = self.account.logins()
+        report = self.given(**{"ZENML_STORE_URL": self.account.url, **variables})
         assert said in failed(report, Stage.CONFIGURED)
-        assert self.account.server.requests()[LOGIN] == before
+        assert self.account.logins() == before
 
     def test_a_damaged_key_fails(self) -> None:
         report = self.given(
-            ZENML_STORE_URL=self.account.server.url, ZENML_STORE_API_KEY=self.account.key[:-20]
+            ZENML_STORE_URL=self.account.url, ZENML_STORE_API_KEY=self.account.key[:-20]
         )
         assert "cut short or damaged" in failed(report, Stage.WELL_FORMED)
 
     def test_both_a_key_and_a_token_and_no_tls_are_warned_about(self) -> None:
         report = self.given(
-            ZENML_STORE_URL=self.account.server.url,
+            ZENML_STORE_URL=self.account.url,
             ZENML_STORE_API_KEY=self.account.key,
             ZENML_STORE_API_TOKEN="canary",
             ZENML_STORE_VERIFY_SSL="false",
@@ -485,7 +489,7 @@ class TestTheEnvironment:
             assert detour.requests == []
 
     def test_a_proxy_before_a_server_on_this_machine_fails(self, detour: FaultyServer) -> None:
-        url = self.account.server.url
+        url = self.account.url
         right = {"ZENML_STORE_URL": url, "ZENML_STORE_API_KEY": self.account.key}
         detail = failed(self.given(**right), Stage.CONFIGURED)
         assert detail == (
@@ -512,7 +516,7 @@ class TestTheEnvironment:
         self, entry: str, clean_environment: Path
     ) -> None:
         right = {
-            "ZENML_STORE_URL": self.account.server.url,
+            "ZENML_STORE_URL": self.account.url,
             "ZENML_STORE_API_KEY": self.account.key,
         }
         netrc = clean_environment / ".netrc"

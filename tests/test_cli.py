@@ -27,7 +27,7 @@ def folder(clean_environment: Path, account: Account, monkeypatch: pytest.Monkey
 
 def write(account: Account, **fields: str) -> None:
     values = {
-        "store_url": account.server.url,
+        "store_url": account.url,
         "api_key": account.reference,
         "service_account": account.name,
         **fields,
@@ -114,7 +114,7 @@ class TestCheck:
     def test_without_a_profile_the_environment_is_checked(self, account: Account) -> None:
         done = mlauth(
             "check",
-            ZENML_STORE_URL=account.server.url,
+            ZENML_STORE_URL=account.url,
             ZENML_STORE_API_KEY=account.key,
             ZENML_URL="https://zenml.example.com",
         )
@@ -133,7 +133,7 @@ class TestCheck:
         (zenml,) = report["systems"]
         assert (zenml["system"], zenml["status"]) == ("zenml", "passed")
         assert zenml["account"] == account.name
-        assert zenml["facts"]["server_url"] == account.server.url
+        assert zenml["facts"]["server_url"] == account.url
         assert zenml["stages"][0]["stage"] == "configured"
 
 

@@ -376,7 +376,7 @@ def test_what_needs_no_host_is_not_limited(allowed: Path, folder: Path) -> None:
 
 def test_an_allowed_server_is_used(allowed: Path, account: Account) -> None:
     credentials = ZenMLCredentials.of(
-        "test", {"store_url": account.server.url, "api_key": account.reference}
+        "test", {"store_url": account.url, "api_key": account.reference}
     )
     allowed.write_text("127.0.0.1\nlocalhost\n")
     assert mlauth.check(credentials).summary().endswith(f"passed as {account.name!r}")

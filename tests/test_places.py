@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import untraced
+from tests.support.session import untraced
 from tests.support.zenml_keys import api_key
 
 ENV = '[profiles.p.env]\nTOKEN = "file://{folder}/key"\n'

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from mlauth.testing.web import serve
-from tests.conftest import untraced
 from tests.plugin.tests.stand_ins import WORKER, Vault, shop
 from tests.prefect_mlauth.conftest import Project, digest
 from tests.support.servers import PrefectServer, ProcessWorker, child_environment
+from tests.support.session import untraced
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = Path(__file__).parent / "plugin"

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from demo.run import register_stack
-from tests.conftest import untraced
 from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.search import search
@@ -22,6 +21,7 @@ from tests.support.servers import (
     flow_run_logs,
     run_deployment,
 )
+from tests.support.session import untraced
 
 ROOT = Path(__file__).parent.parent.parent / "deployments"
 WORK_POOL = yaml.safe_load((ROOT / "zenml-on-kubernetes" / "work-pool.yaml").read_text())
@@ -43,7 +43,7 @@ def edited(
     directory = yaml.safe_load(text)["pull"][0]["prefect.deployments.steps.set_working_directory"]
     for theirs, ours in (
         (f"directory: {directory['directory']}", f"directory: {image}"),
-        ("https://zenml.example.com", account.server.url),
+        ("https://zenml.example.com", account.url),
         ("file:///run/secrets/zenml/api-key", reference),
         ("service_account: prefect-prod", f"service_account: {account.name}"),
         *([("name: process-pool", f"name: {pool}")] if pool else []),
@@ -92,14 +92,11 @@ def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
     prefect_server: PrefectServer,
     process_worker: ProcessWorker,
     zenml_server: ZenMLServer,
+    counted: Account,
     component_flavor: None,
     azure: Azure,
 ) -> None:
-    account, vault, identity = (
-        new_account(zenml_server, tmp_path),
-        azure.vault(),
-        azure.identity("get"),
-    )
+    account, vault, identity = counted, azure.vault(), azure.identity("get")
     key = account.key
     vault.put("zenml-api-key", key)
     account.file.unlink()
@@ -118,7 +115,7 @@ def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
     assert run.state_type == "COMPLETED", logs
     assert f"ran as {account.name}" in logs
     assert any(line.startswith("accuracy ") for line in logs)
-    path = "/runs?size=1&sort_by=desc:created&hydrate=true"
+    path = f"/runs?user={account.name}&hydrate=true"
     (pipeline_run,) = zenml_server.request("GET", path)["items"]
     written = pipeline_run["metadata"]["run_metadata"]["service_account_check"]
     assert (written["account"], written["status"]) == (account.name, "passed")

@@ -18,7 +18,6 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from mlauth.masking import spellings
-from tests.conftest import untraced
 from tests.support.accounts import Account, new_account
 from tests.support.search import search
 from tests.support.servers import (
@@ -31,6 +30,7 @@ from tests.support.servers import (
     flow_run_logs,
     run_deployment,
 )
+from tests.support.session import untraced
 
 WAYS = ["worker", "execute"]
 
@@ -218,14 +218,9 @@ def project(
 
 
 @pytest.fixture(scope="session")
-def registered_blocks(prefect_server: PrefectServer) -> str:
+def registered_blocks(ask: Callable[..., Any], prefect_server: PrefectServer) -> str:
     """The blocks, registered by the command that their user types; what it said."""
-    command = [sys.executable, "-m", "prefect", "block", "register", "-m", "prefect_mlauth"]
-    done = subprocess.run(
-        command, env=prefect_server.environment(), capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(ask("blocks"))
 
 
 @pytest.fixture
@@ -257,7 +252,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def zenml_login(account: Account, **inputs: Any) -> dict[str, Any]:
     """Return the pull step, as prefect.yaml has it."""
-    start = {"store_url": account.server.url, "api_key": account.reference}
+    start = {"store_url": account.url, "api_key": account.reference}
     return {"prefect_mlauth.steps.zenml_login": {**start, **inputs}}
 
 

@@ -31,7 +31,7 @@ def block(account: Account, prefect_api: PrefectServer) -> str:
     """The name of a saved block of the account's."""
     name = new_name("zenml")
     ZenMLCredentials(
-        store_url=account.server.url, api_key=account.reference, service_account=account.name
+        store_url=account.url, api_key=account.reference, service_account=account.name
     ).save(name)
     return name
 
@@ -46,7 +46,7 @@ def profile(account: Account, canary: str, prefect_api: PrefectServer, tmp_path:
     """The name of a saved block with a profile's content."""
     name = new_name("profile")
     (tmp_path / "canary").write_text(canary)
-    zenml = {"store_url": account.server.url, "api_key": account.reference}
+    zenml = {"store_url": account.url, "api_key": account.reference}
     MLAuthProfile(content={"zenml": zenml, "env": {"CANARY": f"file://{tmp_path}/canary"}}).save(
         name
     )

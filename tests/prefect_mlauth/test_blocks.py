@@ -414,7 +414,7 @@ def test_a_profile_that_is_wrong_is_named(fields: dict[str, Any], said: str) -> 
 
 
 def zenml(account: Account, **fields: Any) -> ZenMLCredentials:
-    return ZenMLCredentials(store_url=account.server.url, api_key=account.reference, **fields)
+    return ZenMLCredentials(store_url=account.url, api_key=account.reference, **fields)
 
 
 @pytest.mark.usefixtures("clean_environment")

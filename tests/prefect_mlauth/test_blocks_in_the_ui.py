@@ -16,10 +16,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable as present
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import untraced
 from tests.support.accounts import Account
 from tests.support.published import HOST, published
 from tests.support.servers import PrefectServer
+from tests.support.session import untraced
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -83,7 +83,7 @@ def test_a_block_is_found_filled_in_saved_and_used_by_a_flow(
     fill_in(browser, form, readers)
     picture(browser, "block-form.png")
     assert "so a secret would have to be rotated" in text(browser)
-    ours = "from-the-ui", account.server.url, account.reference, account.name
+    ours = "from-the-ui", account.url, account.reference, account.name
     fill_in(browser, form, ours)
     browser.find_element(By.XPATH, "//button[@type='submit']").click()
     wait.until(lambda browser: "/blocks/block/" in browser.current_url)

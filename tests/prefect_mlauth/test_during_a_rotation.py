@@ -30,7 +30,7 @@ def test_50_logins_and_5_flow_runs_that_start_during_a_rotation_all_succeed(
     old, password = account.key, tmp_path / "admin-password"
     password.touch(0o600)
     password.write_text(account.server.admin_password.get_secret_value())
-    fields = {"store_url": account.server.url, "api_key": account.reference}
+    fields = {"store_url": account.url, "api_key": account.reference}
     admin = {"user": account.server.admin_name, "password": f"file://{password}"}
     step = zenml_login(account, service_account=account.name, timeout=200)
     deployment = project.deploy("show", step)
@@ -60,7 +60,7 @@ def test_50_logins_and_5_flow_runs_that_start_during_a_rotation_all_succeed(
         return made
 
     with (
-        proxy(account.server.url) as front,
+        proxy(account.url) as front,
         ThreadPoolExecutor(1) as rotating,
         ThreadPoolExecutor(RUNS // 2 + 1) as flows,
         ThreadPoolExecutor(8) as clients,

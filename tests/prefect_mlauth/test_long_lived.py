@@ -99,6 +99,7 @@ def of_ours(environment: Mapping[str, str]) -> set[str]:
 
 @pytest.mark.parametrize("inherited", [{}, {"PREFECT__FLOW_RUN_ID": str(uuid.uuid4())}])
 @pytest.mark.parametrize("long_lived", [a_worker, a_script])
+@pytest.mark.usefixtures("counted")
 def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
     long_lived: Callable[..., AbstractContextManager[ManagedProcess]],
     tmp_path: Path,

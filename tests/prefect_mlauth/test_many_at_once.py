@@ -72,6 +72,7 @@ def test_200_processes_on_a_throttling_vault_take_one_get_each(
     assert "canary" not in done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("counted")
 def test_10_flow_runs_at_once_prove_their_logins_with_a_key_of_a_throttling_vault(
     project: Project, account: Account, azure: Azure
 ) -> None:

@@ -54,7 +54,7 @@ def test_a_profile_from_the_repository_that_was_cloned(
     repository.mkdir()
     (repository / "mlauth.toml").write_text(
         "[profiles.prod.zenml]\n"
-        f'store_url = "{account.server.url}"\napi_key = "{account.reference}"\n'
+        f'store_url = "{account.url}"\napi_key = "{account.reference}"\n'
         f'service_account = "{account.name}"\n'
         f'[profiles.prod.env]\nCANARY = "{secret}"\n'
     )
@@ -171,7 +171,7 @@ def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
     login = outputs.pop("login")
     assert outputs == login
     assert login.keys() == {"account", "server_url", "server_version", "variables"}
-    assert (login["account"], login["server_url"]) == (account.name, account.server.url)
+    assert (login["account"], login["server_url"]) == (account.name, account.url)
     assert {"ZENML_STORE_API_TOKEN", "ZENML_STORE_URL"} <= set(login["variables"])
 
 

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.reverse_proxy import Proxy
 from tests.support.servers import ZenMLServer
 
 LOGIN = ("POST", "/api/v1/login")
@@ -13,13 +14,21 @@ LOGIN = ("POST", "/api/v1/login")
 
 @dataclass
 class Account:
-    """A service account with one key, kept in a file of mode 0600."""
+    """A service account with one key, kept in a file of mode 0600.
+
+    `between` is before the server when a test counts what comes: others use the server too.
+    """
 
     server: ZenMLServer
     name: str
     id: str
     key_id: str
     file: Path
+    between: Proxy | None = None
+
+    @property
+    def url(self) -> str:
+        return self.between.url if self.between else self.server.url
 
     @property
     def reference(self) -> str:
@@ -30,8 +39,12 @@ class Account:
         return self.file.read_text()
 
     def logins(self) -> int:
-        """Return how many logins the server has answered so far, of whomever."""
-        return self.server.requests()[LOGIN]
+        """Return how many logins came to `url` so far, of whomever."""
+        return self.asked(*LOGIN)
+
+    def asked(self, method: str, path: str) -> int:
+        assert self.between, "the test needs the fixture `counted`"
+        return [(each.method, each.path) for each in self.between.requests].count((method, path))
 
 
 def new_account(server: ZenMLServer, folder: Path, name: str = "flows") -> Account:

@@ -58,7 +58,7 @@ class Setting:
             name = self.account.server.admin_name
             self.admin = {"user": name, "password": f"file://{password}"}
         self.fields = {
-            "store_url": self.account.server.url,
+            "store_url": self.account.url,
             "api_key": self.account.reference,
             "service_account": self.account.name,
             **self.fields,
@@ -76,7 +76,7 @@ class Setting:
         file = self.folder / "a-key"
         file.touch(0o600)
         file.write_text(key)
-        url, reference = self.account.server.url, f"file://{file}"
+        url, reference = self.account.url, f"file://{file}"
         report = mlauth.check(ZenMLCredentials.of("test", {"store_url": url, "api_key": reference}))
         return report.status is mlauth.Status.PASSED
 
@@ -130,7 +130,7 @@ def setting(clean_environment: Path, account: Account) -> Setting:
 @pytest.fixture
 def front(setting: Setting) -> Iterator[Proxy]:
     """A proxy in front of the server, in the profile."""
-    with proxy(setting.account.server.url) as front:
+    with proxy(setting.account.url) as front:
         setting.fields["store_url"] = front.url
         yield front
 
@@ -160,6 +160,7 @@ def versions(vault: Vault) -> list[str]:
     return vault.values("zenml-api-key")
 
 
+@pytest.mark.usefixtures("counted")
 def test_the_command_stores_a_new_key_and_the_old_one_works_for_a_while(setting: Setting) -> None:
     account, old = setting.account, setting.account.key
     before = account.logins()
@@ -167,7 +168,7 @@ def test_the_command_stores_a_new_key_and_the_old_one_works_for_a_while(setting:
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith(
-        f"rotated: service account {account.name!r} on {account.server.url} has a new value of its "
+        f"rotated: service account {account.name!r} on {account.url} has a new value of its "
         f"API key 'test', stored in {account.reference} and proven; the old key works until "
     )
     until = datetime.strptime(line[-23:], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=timezone.utc)
@@ -299,7 +300,7 @@ class TestWhoMayRotate:
         done = setting.command()
         assert done.returncode == 1
         assert done.stderr.startswith(
-            f"mlauth: nothing was rotated: {setting.account.server.url} does not let its caller "
+            f"mlauth: nothing was rotated: {setting.account.url} does not let its caller "
             f"rotate API keys of {setting.account.name!r} (HTTP 403): where roles do not allow "
             "that, only an administrator may; give the profile [zenml_admin] with user and password"
         )

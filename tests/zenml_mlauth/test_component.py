@@ -95,7 +95,7 @@ def test_a_pipeline_of_the_right_account_runs_and_the_run_says_who_ran_it(me: Ac
     assert traced() == ["first", "second"]
     written = metadata_of(run.id)
     assert written["account"] == me.name
-    assert written["server"] == me.server.url
+    assert written["server"] == me.url
     assert written["server_version"] == metadata.version("zenml")
     assert written["status"] == "passed"
     seen_at = datetime.fromisoformat(str(written["seen_at"]))
@@ -114,7 +114,7 @@ def test_a_pipeline_of_the_right_account_runs_and_the_run_says_who_ran_it(me: Ac
 def test_a_pipeline_of_the_wrong_account_stops_before_its_first_step(me: Account) -> None:
     make_stack(service_account="prefect-prod")
     line = stopped()
-    assert me.server.url in line
+    assert me.url in line
     assert f"as service account {me.name!r}, not as 'prefect-prod'" in line
     assert me.key not in line
 
@@ -220,7 +220,7 @@ def test_with_warn_a_failed_check_lets_the_pipeline_go_on(
 def test_a_server_that_answers_503_to_the_check_is_a_warning(
     account: Account, registered: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with proxy(account.server.url) as between, connected(account, between.url):
+    with proxy(account.url) as between, connected(account, between.url):
         make_stack(service_account=account.name, timeout="1")
         between.fails = lambda request: request.agent == "mlauth"
         assert two_steps().status == "completed"
@@ -240,7 +240,7 @@ def test_a_run_costs_no_login_and_one_check_a_minute(
         return [(each.method, each.path) for each in requests if each.agent == "mlauth"]
 
     once = [("GET", "/api/v1/info"), ("GET", USERS)]
-    with proxy(account.server.url) as between:
+    with proxy(account.url) as between:
         with connected(account, between.url, credential="api_token"):
             make_stack(service_account=account.name)
             since = len(between.requests)
@@ -257,13 +257,14 @@ def test_a_run_costs_no_login_and_one_check_a_minute(
     assert [each.agent for each in logins] == ["mlauth"]  # the one of the activation
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_check_that_failed_is_asked_again(me: Account) -> None:
     with pytest.raises(CheckFailed):
         zenml_mlauth.check("prefect-prod")
-    before = me.server.requests()["GET", USERS]
+    before = me.asked("GET", USERS)
     with pytest.raises(CheckFailed):
         zenml_mlauth.check("prefect-prod")
-    assert me.server.requests()["GET", USERS] == before + 1
+    assert me.asked("GET", USERS) == before + 1
 
 
 def test_another_account_is_not_taken_for_the_one_that_passed(
@@ -285,7 +286,7 @@ def test_a_token_that_the_client_can_replace_is_no_failure(me: Account) -> None:
     zenml_mlauth.check()
     store = GlobalConfiguration().zen_store
     stale = OAuthTokenResponse(access_token="eyJzdGFsZQ.e30.c3RhbGU", token_type="bearer")
-    get_credentials_store().set_token(me.server.url, stale)
+    get_credentials_store().set_token(me.url, stale)
     store._api_token = None
     store.session.headers["Authorization"] = f"Bearer {stale.access_token}"
     assert zenml_mlauth.check(me.name).accounts["zenml"] == me.name
@@ -364,16 +365,17 @@ def test_alone_it_says_that_nobody_listens(me: Account, caplog: pytest.LogCaptur
     ]
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_step_in_another_process_is_checked_there(
     me: Account, zenml_server: ZenMLServer, tmp_path: Path
 ) -> None:
     make_stack(service_account=me.name, operator=True)
-    before = me.server.requests()["GET", "/api/v1/info"]
+    before = me.asked("GET", "/api/v1/info")
     assert two_processes().status == "completed"
     (line,) = traced()
     assert line != f"pid {os.getpid()}"
     assert f"passed as {me.name!r}" in step_log().read_text()
-    assert me.server.requests()["GET", "/api/v1/info"] > before
+    assert me.asked("GET", "/api/v1/info") > before
     result = search([me.key], zenml_server.folder)
     assert result.rows > 100
     assert result.found == []
@@ -405,7 +407,7 @@ def test_skipping_stack_validation_leaves_the_check_in_the_steps(
         two_steps()
     assert traced() == []
     line = f"knows this key as service account {me.name!r}, not as 'prefect-prod'"
-    assert f"Failed to run step `first`: zenml, authorized: {me.server.url} {line}" in stored_logs()
+    assert f"Failed to run step `first`: zenml, authorized: {me.url} {line}" in stored_logs()
     make_stack(service_account="prefect-prod", check_steps="false")
     assert two_steps().status == "completed"
 
