@@ -37,7 +37,7 @@ from mlauth.report import (
 from mlauth.resolving import Expired, Reader, Resolved
 from mlauth.stages import Stages, recorded
 from mlauth.storing import hosts_of
-from mlauth.systems import Credentials, Exports, Proof, load, names
+from mlauth.systems import Credentials, Exports, Proof, load, usable
 from mlauth.trust import certificates
 
 Subject: TypeAlias = "str | Profile | Credentials"
@@ -93,11 +93,14 @@ def check(
         UnknownSystem: there is no system of that name.
     """
     deadline = Deadline(timeout)
-    wanted = [load(name) for name in systems]
-    title, failed = "the environment of this process", list[SystemReport]()
+    wanted = [load(name) for name in dict.fromkeys(systems)]
+    title, failed, broken = "the environment of this process", list[SystemReport](), list[str]()
     expired: Expired = "refuse"
+    looked_for = wanted
     if subject is None:
-        found, failed = _in_environment(systems or names())
+        if not systems:
+            looked_for, broken = usable()
+        found, failed = _in_environment(looked_for)
     else:
         title, found, expired = _found(subject, config)
         if systems:
@@ -108,11 +111,11 @@ def check(
             line = _unset(cls) if subject is None else f"{title} has no [{cls.system}]: add it"
             failed.append(_failed(cls.system, cls.title, line))
     if not found and not failed:
-        known = [each for each in map(load, names()) if each.found_in]
-        line = "; ".join(map(_unset, known)) + ": set them, or name a profile"
+        known = [_unset(each) for each in looked_for if each.found_in]
+        line = "; ".join(known) + ": set them, or name a profile"
         failed.append(_failed("mlauth", "", line))
     checks = _check_each(found, deadline, verify=True, expired=expired)
-    return CheckReport(title, [*(each.report for each in checks), *failed])
+    return CheckReport(title, [*(each.report for each in checks), *failed], broken)
 
 
 def check_all(
@@ -143,17 +146,16 @@ def _found(subject: Subject, config: str) -> tuple[str, list[Credentials], Expir
     return f"profile {subject!r} of {config}", profile.credentials(), profile.expired
 
 
-def _in_environment(systems: Iterable[str]) -> tuple[list[Credentials], list[SystemReport]]:
+def _in_environment(
+    systems: Iterable[type[Credentials]],
+) -> tuple[list[Credentials], list[SystemReport]]:
     """Return the credentials in the environment, and a failed report for each unusable one."""
     found, failed = [], []
-    for name in systems:
-        title = ""
+    for cls in systems:
         try:
-            cls = load(name)
-            title = cls.title
             credentials = cls.from_environment(environment())
         except MLAuthError as error:
-            failed.append(_failed(name, title, str(error)))
+            failed.append(_failed(cls.system, cls.title, str(error)))
         else:
             found += [credentials] if credentials else []
     return found, failed

@@ -138,6 +138,8 @@ def check_command(
     """
     chosen = _settings(profile, config)
     report = check(chosen.profile, systems=systems, timeout=chosen.timeout, config=chosen.config)
+    for line in report.unusable:
+        _say(f"mlauth: warning: {line}", err=True)
     if as_json:
         _say(json.dumps(report.to_dict(), indent=2))
     else:

@@ -87,12 +87,13 @@ def _section(name: str, section: Any) -> tuple[str, BaseModel]:
     """Return where a profile keeps a section, and what is in it."""
     if name == "env":
         return "systems", systems.load(name).model_validate({"env": section})
-    if systems.place(name):
-        return "systems", systems.load(name).model_validate(section)
-    for owner in systems.names():
-        part = systems.load(owner).parts.get(name.removeprefix(f"{owner}_"))
-        if part is not None and name.startswith(f"{owner}_"):
-            return "parts", part.model_validate(section)
+    for each in systems.names():
+        if name == each:
+            return "systems", systems.load(each).model_validate(section)
+        if name.startswith(f"{each}_"):
+            part = systems.load(each).parts.get(name.removeprefix(f"{each}_"))
+            if part is not None:
+                return "parts", part.model_validate(section)
     raise UnknownSystem(
         f"there is no such setting; check the spelling (the systems are "
         f"{', '.join(systems.names())})"

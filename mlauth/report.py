@@ -126,10 +126,12 @@ class CheckReport:
     Attributes:
         subject: what was checked, for instance `profile 'prod' of mlauth.toml`.
         systems: the report of each system.
+        unusable: a line for each package whose system could not be looked for: it is broken.
     """
 
     subject: str
     systems: list[SystemReport] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> Status:
@@ -143,8 +145,8 @@ class CheckReport:
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings of all systems."""
-        return [warning for each in self.systems for warning in each.warnings]
+        """What could not be looked for, and the warnings of all systems."""
+        return [*self.unusable, *(line for each in self.systems for line in each.warnings)]
 
     @property
     def accounts(self) -> dict[str, str]:
@@ -168,6 +170,7 @@ class CheckReport:
         return {
             "subject": self.subject,
             "status": self.status.value,
+            "unusable": list(self.unusable),
             "systems": [each.to_dict() for each in self.systems],
         }
 

@@ -13,22 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from mlauth import plugins
 from mlauth.errors import InvalidReference, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.forks import load
 from mlauth.never_pickled import NeverPickled
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from mlauth.net.faults import Fault
 
+_GROUP = "mlauth.stores"
 _OURS = {
     "azurekv": "mlauth.stores.azurekv",
     "env": "mlauth.stores.env",
@@ -219,7 +218,7 @@ class RemoteStore(Store, Protocol):
 
 def schemes() -> tuple[str, ...]:
     """Return the schemes of all stores: ours, then those of other distributions."""
-    return (*_OURS, *sorted(set(_others()) - set(_OURS)))
+    return (*_OURS, *sorted(set(plugins.entries(_GROUP)) - set(_OURS)))
 
 
 def grammar(scheme: str) -> Grammar | None:
@@ -232,13 +231,20 @@ def grammar(scheme: str) -> Grammar | None:
     return None if module is None else module.GRAMMAR
 
 
+def usable() -> list[str]:
+    """Return the schemes of the stores that can be used: of others, a package is broken."""
+    found = []
+    for scheme in schemes():
+        with suppress(InvalidReference):
+            if _module(scheme):
+                found.append(scheme)
+    return found
+
+
 def identity_variables() -> tuple[str, ...]:
     """Return the variables that say as whom stores are read, as patterns of `fnmatch`."""
-    found: list[str] = []
-    for scheme in schemes():
-        with suppress(InvalidReference):  # one that cannot be used reads nothing
-            found += getattr(_module(scheme).Store, "identity", ())
-    return tuple(found)
+    identities = (getattr(_module(scheme).Store, "identity", ()) for scheme in usable())
+    return tuple(name for each in identities for name in each)
 
 
 def new_store(scheme: str) -> Store:
@@ -255,35 +261,15 @@ def outcome(fault: Fault) -> StoreError:
 def _module(scheme: str) -> Any:
     if scheme in _OURS:
         return load(_OURS[scheme])
-    found = _others().get(scheme)
-    if not found:
+    if scheme not in plugins.entries(_GROUP):
         return None
-    names = " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in found))
-    if len(found) > 1:
-        raise InvalidReference(
-            f"the store {scheme!r} is in several installed distributions ({names}): keep one"
-        )
-    (entry,) = found
-    try:
-        module = load(entry.module)
-    except Exception as error:
-        missing = f" of {error.name}" if isinstance(error, ImportError) and error.name else ""
-        why = f"does not import ({type(error).__name__}{missing})"
-    else:
-        if isinstance(getattr(module, "GRAMMAR", None), Grammar) and hasattr(module, "Store"):
-            return module
-        why = "has no GRAMMAR or no Store"
-    raise InvalidReference(
-        f"the store {scheme!r} of the installed distribution {names} cannot be used: "
-        f"{entry.module} {why}; correct or remove it"
-    )
+    return plugins.load(_GROUP, scheme, InvalidReference, _given_problem)
 
 
-@cache
-def _others() -> dict[str, list[EntryPoint]]:
-    from importlib.metadata import entry_points  # reading them takes milliseconds
-
-    found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group="mlauth.stores"):
-        found.setdefault(entry.name, []).append(entry)
-    return found
+def _given_problem(given: Any) -> str | None:
+    if not (isinstance(getattr(given, "GRAMMAR", None), Grammar) and hasattr(given, "Store")):
+        return "has no GRAMMAR or no Store"
+    identity = getattr(given.Store, "identity", ())
+    if isinstance(identity, tuple) and all(isinstance(each, str) for each in identity):
+        return None
+    return "has a Store whose identity is no tuple of names"

@@ -11,8 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
-from importlib.metadata import entry_points
+from inspect import isabstract
 from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args
 
 from pydantic import (
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlauth import plugins
 from mlauth.errors import InvalidCredentials, UnknownSystem
 from mlauth.forks import load as load_module
 from mlauth.net.route import is_loopback
@@ -36,7 +36,8 @@ from mlauth.text import plain
 
 C = TypeVar("C", bound="Credentials")
 
-# One line a system. Another package gives one by an entry point in the group `mlauth.systems`.
+_GROUP = "mlauth.systems"  # of entry points, by which another package gives one
+# One line a system.
 _OURS = {
     "env": "mlauth.systems.env:EnvironmentSecrets",
     "zenml": "mlauth.systems.zenml:ZenMLCredentials",
@@ -342,12 +343,15 @@ def names() -> Iterator[str]:
     Those are looked for only when ours were not enough: that takes time.
     """
     yield from _OURS
-    yield from sorted(set(_others()) - set(_OURS))
+    yield from sorted(set(plugins.entries(_GROUP)) - set(_OURS))
 
 
 def place(name: str) -> str | None:
     """Return where a system's credentials are, as `module:Class`, or None: there is none."""
-    return _OURS.get(name) or _others().get(name)
+    if name in _OURS:
+        return _OURS[name]
+    given = plugins.entries(_GROUP).get(name)
+    return given[0].value if given else None
 
 
 def load(name: str) -> type[Credentials]:
@@ -356,22 +360,35 @@ def load(name: str) -> type[Credentials]:
     Raises:
         UnknownSystem: there is none, or its package is broken.
     """
-    where = place(name)
-    if where is None:
+    if name in _OURS:
+        module, _, attribute = _OURS[name].partition(":")
+        return getattr(load_module(module), attribute)  # type: ignore[no-any-return]
+    if name not in plugins.entries(_GROUP):
         raise UnknownSystem(f"no system is called {name!r}; mlauth knows {', '.join(names())}")
-    module, _, attribute = where.partition(":")
-    try:
-        found = getattr(load_module(module), attribute)
-    except Exception as error:
-        raise UnknownSystem(
-            f"the system {name!r} is in {plain(where)}, which cannot be imported "
-            f"({type(error).__name__}): reinstall the package that it is from"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Credentials)):
-        raise UnknownSystem(
-            f"the system {name!r} is in {plain(where)}, which is no mlauth.systems.Credentials"
-        )
-    return found
+    return plugins.load(  # type: ignore[no-any-return]
+        _GROUP, name, UnknownSystem, lambda given: _given_problem(name, given)
+    )
+
+
+def _given_problem(name: str, given: Any) -> str | None:
+    if not (isinstance(given, type) and issubclass(given, Credentials)):
+        return "is no mlauth.systems.Credentials"
+    called = getattr(given, "system", None)
+    if called != name:
+        return f"is the system {plain(str(called))!r}, under the name of another"
+    whole = not isabstract(given) and isinstance(getattr(given, "title", None), str)
+    return None if whole else "has no title, no prove or no exports"
+
+
+def usable() -> tuple[list[type[Credentials]], list[str]]:
+    """Return the credentials of all systems, and for each whose package is broken a line."""
+    found, broken = [], []
+    for name in names():
+        try:
+            found.append(load(name))
+        except UnknownSystem as error:
+            broken.append(str(error))
+    return found, broken
 
 
 def owner_problem(name: str) -> str | None:
@@ -387,11 +404,6 @@ def owner_problem(name: str) -> str | None:
         f"belongs to {owner.title}: use {word}_login or the profile's [{word}]; a setting that is "
         "no secret is set where the worker or the container gets its variables"
     )
-
-
-@cache
-def _others() -> dict[str, str]:
-    return {each.name: each.value for each in entry_points(group="mlauth.systems")}
 
 
 def in_one_line(

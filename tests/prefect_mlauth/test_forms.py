@@ -127,12 +127,12 @@ def run(code: str, folder: Path, *paths: Path) -> str:
 IMPORTS = """
 import sys
 import prefect_mlauth.steps as steps
-from mlauth import systems
+from mlauth import plugins, systems
 room = "mlauth.systems."
 rooms = lambda: sorted({name.split(".")[2] for name in sys.modules if name.startswith(room)})
 print(rooms())
 steps.zenml_login
-print(rooms(), systems._others.cache_info().misses)
+print(rooms(), plugins.entries.cache_info().misses)
 """
 
 
@@ -196,5 +196,5 @@ except Exception as error:
 def test_a_package_that_is_broken_takes_no_block_from_others(tmp_path: Path) -> None:
     said = run(BROKEN, tmp_path, install(tmp_path / "site", "acme = nowhere:AcmeCredentials"))
     assert said.startswith("ZenMLCredentials\nFalse\nUnknownSystem\n")
-    warning = "the system 'acme' is in nowhere:AcmeCredentials, which cannot be imported"
+    warning = "the system 'acme' of the installed distribution acme-anvils cannot be used: nowhere:"
     assert said.count(warning) == 1

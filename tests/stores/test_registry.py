@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import SecretReference, stores
-from mlauth.errors import InvalidReference, SecretUnusable
+from mlauth import SecretReference, plugins, stores
+from mlauth.errors import InvalidCredentials, InvalidReference, SecretUnusable
+from mlauth.stores import memory
 from mlauth.storing import SecretStore
+from mlauth.systems.zenml.rotation import writable
 
 STORE = """
 from pydantic import SecretStr
@@ -47,10 +50,10 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instal
         (tmp_path / of / "acme_store.py").write_text(module)
         monkeypatch.syspath_prepend(tmp_path / of)
         monkeypatch.delitem(sys.modules, "acme_store", raising=False)
-        stores._others.cache_clear()
+        plugins.entries.cache_clear()
 
     yield put
-    stores._others.cache_clear()
+    plugins.entries.cache_clear()
 
 
 def refusal(text: str) -> str:
@@ -93,11 +96,12 @@ def test_it_replaces_none_of_ours(installs: Installs) -> None:
 @pytest.mark.parametrize(
     ("entry", "module", "said"),
     [
-        ("acme = acme_missing", STORE, "acme_missing does not import (ModuleNotFoundError of"),
-        ("acme = acme_store", "1 / 0", "acme_store does not import (ZeroDivisionError)"),
-        ("acme = acme_store", "import acme_sdk", "does not import (ModuleNotFoundError of acme_sd"),
+        ("acme = acme_missing", STORE, "acme_missing cannot be imported (ModuleNotFoundError of"),
+        ("acme = acme_store", "1 / 0", "acme_store cannot be imported (ZeroDivisionError)"),
+        ("acme = acme_store", "import acme_sdk", "be imported (ModuleNotFoundError of acme_sdk)"),
         ("acme = acme_store", "", "acme_store has no GRAMMAR or no Store"),
         ("acme = acme_store", f"{STORE}\ndel Store", "acme_store has no GRAMMAR or no Store"),
+        ("acme = acme_store", f"{STORE}\nStore.identity = 'A'", "identity is no tuple of names"),
     ],
 )
 def test_one_that_cannot_be_used_names_its_distribution(
@@ -107,6 +111,21 @@ def test_one_that_cannot_be_used_names_its_distribution(
     refused = refusal("acme://a/b")
     assert refused.startswith("the store 'acme' of the installed distribution acme-anvils cannot")
     assert said in refused
+
+
+@pytest.mark.parametrize("module", ["1 / 0", "", f"{STORE}\nStore.identity = None"])
+def test_one_that_cannot_be_used_takes_nothing_from_those_who_do_not_name_it(
+    installs: Installs, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installs(module=module)
+    monkeypatch.setenv("ACCOUNT", "of the worker")
+    memory.put("account", "canary-of-the-flow")
+    env = {"ACCOUNT": "memory://account"}
+    with mlauth.activate(mlauth.EnvironmentSecrets.of("test", {"env": env})):
+        assert os.environ["ACCOUNT"] == "canary-of-the-flow"
+    assert mlauth.check(systems=["env"]).unusable == []
+    with pytest.raises(InvalidCredentials, match="mlauth writes to azurekv and file only"):
+        writable(SecretReference.parse("env://ACCOUNT"))
 
 
 def test_two_with_the_same_scheme_are_refused(installs: Installs) -> None:

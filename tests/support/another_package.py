@@ -36,11 +36,15 @@ class AcmeCredentials(Credentials):
 '''
 
 
-def install(folder: Path, entries: str = "acme = acme_anvils:AcmeCredentials") -> Path:
+def install(
+    folder: Path,
+    entries: str = "acme = acme_anvils:AcmeCredentials",
+    name: str = "acme-anvils",
+) -> Path:
     """Put the package into a folder, which is to come to the module search path."""
-    metadata = folder / "acme_anvils-1.0.dist-info"
+    metadata = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-anvils\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[mlauth.systems]\n{entries}\n")
     (folder / "acme_anvils.py").write_text(SYSTEM)
     return folder

@@ -37,7 +37,7 @@ from mlauth.references import SecretReference
 from mlauth.report import SystemReport
 from mlauth.resolving import read_all, refuse_hosts
 from mlauth.stages import Connection, Stages
-from mlauth.stores import schemes
+from mlauth.stores import usable
 from mlauth.storing import SecretStore
 from mlauth.systems import Proof
 from mlauth.systems.zenml import Administrator, ZenMLCredentials, key_problem
@@ -421,7 +421,7 @@ def writable(reference: SecretReference) -> SecretStore:
     """Return the store to write a reference to, or refuse what cannot be written."""
     store = SecretStore(reference.scheme)
     if not store.writable:
-        known = [scheme for scheme in schemes() if SecretStore(scheme).writable]
+        known = [scheme for scheme in usable() if SecretStore(scheme).writable]
         raise InvalidCredentials(
             f"{reference} cannot be rotated: mlauth writes to {' and '.join(known)} only; keep the "
             "key there, or rotate it by hand (zenml service-account api-key … rotate --retain …)"
