@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -260,13 +261,22 @@ OURS = ("activation.py", "environment.py", "folders.py", "record.py", "isolation
 def at_line(
     number: int, then: Callable[[], None], files: tuple[str, ...] = OURS
 ) -> Iterator[list[str]]:
-    """Do something at the n-th line of these files that this thread runs from here on."""
+    """Do something at the n-th line of these files that this thread runs from here on.
+
+    Not where a `with` is left: there Python looks for signals only after `__exit__` was called, so
+    no Ctrl-C comes before, and an error of a tracer would leave a lock held for ever.
+    """
     lines: list[str] = []
+    last: dict[int, int] = {}
 
     def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
         if not frame.f_code.co_filename.endswith(files) or "mlauth" not in frame.f_code.co_filename:
             return None
-        if event == "line":
+        line_before, last[id(frame)] = last.get(id(frame), 0), frame.f_lineno
+        is_left = line_before > frame.f_lineno and (
+            linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+        )
+        if event == "line" and not is_left:
             lines.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
             if len(lines) == number:
                 then()

@@ -72,7 +72,8 @@ def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
             with at_line(points, interrupt, OURS) as lines:
                 use()
         except KeyboardInterrupt:
-            if dict(os.environ) != before or environment._active:
+            held = environment._lock._is_owned()  # type: ignore[attr-defined]
+            if dict(os.environ) != before or environment._active or held:
                 left.add(lines[-1])
                 while environment._active:
                     environment._active[-1].undo()
