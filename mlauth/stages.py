@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlauth.deadline import Deadline
-from mlauth.errors import MLAuthError, StageFailed, StageUnknown, is_unknown
-from mlauth.net.faults import Fault, FaultError
-from mlauth.net.http import Answer, Service
+from mlauth.errors import MLAuthError, StageFailed, is_unknown
+from mlauth.forks import importing
+from mlauth.net.faults import FaultError
 from mlauth.net.route import Client
 from mlauth.report import Stage, StageResult, Status, SystemReport
+
+if TYPE_CHECKING:
+    from mlauth.connection import Connection
 
 
 @contextmanager
@@ -31,47 +34,6 @@ def recorded(report: SystemReport, stage: Stage) -> Iterator[StageResult]:
         result.status = Status.PASSED
     finally:
         result.seconds = time.monotonic() - start
-
-
-class Connection(Service):
-    """A service whose faults end the current stage."""
-
-    def __init__(
-        self,
-        url: str,
-        deadline: Deadline,
-        *,
-        ca: str | None = None,
-        client: Client | None = None,
-        answered: Callable[[bool], None] = lambda _: None,
-    ) -> None:
-        """Remember where to ask; does no I/O.
-
-        Args:
-            url: see `mlauth.net.http.Service`.
-            deadline: see there.
-            ca: see there.
-            client: see there.
-            answered: called for each answer, with whether the service took a credential: one was
-                sent, and the answer is no 401.
-        """
-        super().__init__(url, deadline, ca=ca, client=client)
-        self._answered = answered
-
-    def request(self, method: str, path: str, **what: Any) -> Answer:
-        """Send a request; see `mlauth.net.http.Service.request`.
-
-        Raises:
-            StageFailed, StageUnknown: there was a fault.
-        """
-        answer = super().request(method, path, **what)
-        if isinstance(answer, Fault):
-            raise _outcome(answer)
-        sent = [what.get("auth"), *(what.get("data") or {}).values()]
-        sent += (what.get("headers") or {}).values()
-        credential = any(each is not None and not isinstance(each, str) for each in sent)
-        self._answered(credential and answer.status != 401)
-        return answer
 
 
 class Stages:
@@ -122,7 +84,9 @@ class Stages:
             try:
                 yield result
             except FaultError as error:  # for instance a fault of the issuer of a token
-                raise _outcome(error.fault) from None
+                from mlauth.connection import outcome
+
+                raise outcome(error.fault) from None
             carried = stage in (Stage.AUTHENTICATED, Stage.AUTHORIZED)
             asked = carried or stage in (Stage.REACHABLE, Stage.COMPATIBLE)
             if asked and not (self._taken if carried else self._reached):
@@ -142,6 +106,9 @@ class Stages:
             ca: see there; by default what the run trusts.
             client: see there.
         """
+        with importing:
+            from mlauth.connection import Connection
+
         return Connection(
             url, self.deadline, ca=ca or self._trust(), client=client, answered=self._note
         )
@@ -149,10 +116,3 @@ class Stages:
     def _note(self, taken: bool) -> None:
         self._reached = True
         self._taken |= taken
-
-
-def _outcome(fault: Fault) -> StageFailed | StageUnknown:
-    """Turn a fault of the network into the error of a stage."""
-    error = (StageUnknown if fault.unknown else StageFailed)(fault.line)
-    error.sent = fault.sent
-    return error

@@ -23,6 +23,7 @@ from mlauth.azure import identity as azure_identity
 from mlauth.azure.clouds import PUBLIC
 from mlauth.azure.tokens import Tokens
 from mlauth.checking import Checked, check_all
+from mlauth.connection import Connection
 from mlauth.deadline import Deadline
 from mlauth.environment import Activating
 from mlauth.masking import MaskingFormatter
@@ -33,7 +34,7 @@ from mlauth.never_pickled import NeverPickled
 from mlauth.profiles import Settings, load_profile
 from mlauth.references import SecretReference
 from mlauth.resolving import Reader
-from mlauth.stages import Connection, Stages
+from mlauth.stages import Stages
 from mlauth.stores import StoredSecret, memory
 from mlauth.storing import SecretStore
 from mlauth.systems import Exports
@@ -294,7 +295,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.report.StageResult": lambda here: check_report(here).results[-1],
     "mlauth.report.Status": lambda here: check_report(here).status,
     "mlauth.report.SystemReport": lambda here: here.checked().report,
-    "mlauth.stages.Connection": lambda here: Connection("http://127.0.0.1:9", Deadline(5)),
+    "mlauth.connection.Connection": lambda here: Connection("http://127.0.0.1:9", Deadline(5)),
     "mlauth.stages.Stages": lambda here: Stages(here.checked().report, Deadline(5)),
     "mlauth.systems.Exports": Here.exports,
     "mlauth.systems.Proof": lambda here: here.checked().proof,

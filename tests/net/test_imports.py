@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.zenml_keys import api_key
+
 
 def test_who_asks_nobody_imports_no_http(tmp_path: Path) -> None:
     """A proxy or a CA in the environment is no reason either."""
     (tmp_path / "token").write_text("canary-token")
     code = (
-        "import sys, mlauth, mlauth.net.http\n"
+        "import sys, mlauth\n"
         f"env = {{'TOKEN': 'file://{tmp_path}/token', 'OTHER': 'env://SOURCE'}}\n"
         "with mlauth.activate(mlauth.EnvironmentSecrets(env=env)): pass\n"
-        "print(sorted({'httpx', 'requests', 'tenacity', 'azure'} & set(sys.modules)))"
+        "rooms = {'httpx', 'requests', 'tenacity', 'azure', 'mlauth.net.http'}\n"
+        "print(sorted(rooms & set(sys.modules)))"
     )
     environment = os.environ | {
         "SOURCE": "canary-source",
@@ -48,3 +51,18 @@ def test_an_activation_imports_no_system_that_it_does_not_use(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.splitlines()[-1:] == ["['mlauth.systems.env']"], done.stdout + done.stderr
+
+
+def test_who_leaves_the_proof_away_imports_nothing_that_asks_a_server(tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text(api_key())
+    code = (
+        "import sys\nfrom prefect_mlauth import steps\n"
+        "steps.zenml_login('https://zenml.invalid', 'file://api-key', verify=False)\n"
+        "print(sorted({'mlauth.net.http', 'mlauth.systems.zenml.server'}\n"
+        " & set(sys.modules)))"
+    ).replace("file://api-key", f"file://{tmp_path}/api-key")
+    environment = os.environ | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

@@ -6,20 +6,22 @@ import base64
 import json
 import os
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
 from mlauth.errors import InvalidCredentials
+from mlauth.forks import importing
 from mlauth.net.route import ca_problem, makes_a_detour, netrc_problem
 from mlauth.record import environment
 from mlauth.references import SecretReference
 from mlauth.shapes import host_of
-from mlauth.stages import Stages
 from mlauth.systems import Address, Credentials, Exports, Proof
-from mlauth.systems.zenml.isolation import VERIFY_SSL, Isolation
-from mlauth.systems.zenml.server import CLIENT, prove_server
+from mlauth.systems.zenml.isolation import CLIENT, VERIFY_SSL, Isolation
+
+if TYPE_CHECKING:
+    from mlauth.stages import Stages
 
 API_KEY, API_TOKEN = "ZENML_STORE_API_KEY", "ZENML_STORE_API_TOKEN"
 URL, TYPE = "ZENML_STORE_URL", "ZENML_STORE_TYPE"
@@ -176,6 +178,9 @@ class ZenMLCredentials(Credentials):
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
         """Log in once and look at the account; see `Credentials.prove`."""
+        with importing:
+            from mlauth.systems.zenml.server import prove_server
+
         return prove_server(
             self.store_url,
             stages,

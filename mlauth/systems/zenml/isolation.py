@@ -17,11 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlauth.net.route import Client
+
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
 # Without the ZENML_ prefix; the prefixed name has no effect.
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
 VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
+CLIENT = Client(
+    "ZenML's client",
+    "ca_bundle or ZENML_STORE_VERIFY_SSL",
+    "give the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)",
+)
 
 # Of the user's configuration what is no secret and not about another server.
 _KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr
 
 from mlauth import masking
+from mlauth.connection import Connection
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     InvalidCredentials,
@@ -36,7 +37,7 @@ from mlauth.record import environment
 from mlauth.references import SecretReference
 from mlauth.report import SystemReport
 from mlauth.resolving import read_all, refuse_hosts
-from mlauth.stages import Connection, Stages
+from mlauth.stages import Stages
 from mlauth.stores import usable
 from mlauth.storing import SecretStore
 from mlauth.systems import Proof

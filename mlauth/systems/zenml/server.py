@@ -18,25 +18,21 @@ from typing import Any
 from pydantic import SecretStr
 
 from mlauth import masking
+from mlauth.connection import Connection
 from mlauth.deadline import Deadline
 from mlauth.errors import (
     StageFailed,
     StageUnknown,
 )
 from mlauth.net.http import Answer, Bearer, Text
-from mlauth.net.route import Client
 from mlauth.report import (
     Stage,
 )
-from mlauth.stages import Connection, Stages
+from mlauth.stages import Stages
 from mlauth.systems import Proof
+from mlauth.systems.zenml.isolation import CLIENT
 from mlauth.text import plain
 
-CLIENT = Client(
-    "ZenML's client",
-    "ca_bundle or ZENML_STORE_VERIFY_SSL",
-    "give the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)",
-)
 _LONGEST_NAME = 255  # `STR_FIELD_MAX_LENGTH` of zenml/constants.py
 
 
