@@ -300,7 +300,9 @@ def _walk(
             raise InvalidCredentials(problem)
     check.values = values
     if verify:
-        check.proof = credentials.prove(values, Stages(report, deadline, trust))
+        check.proof = credentials.prove(
+            values, Stages(report, deadline, trust, insecure=credentials.insecure)
+        )
 
 
 def _refusal(credentials: Credentials, others: Iterable[Credentials]) -> str | None:

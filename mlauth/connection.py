@@ -25,6 +25,7 @@ class Connection(Service):
         *,
         ca: str | None = None,
         client: Client | None = None,
+        insecure: bool = False,
         answered: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Remember where to ask; does no I/O.
@@ -34,10 +35,11 @@ class Connection(Service):
             deadline: see there.
             ca: see there.
             client: see there.
+            insecure: see there.
             answered: called for each answer, with whether the service took a credential: one was
                 sent, and the answer is no 401.
         """
-        super().__init__(url, deadline, ca=ca, client=client)
+        super().__init__(url, deadline, ca=ca, client=client, insecure=insecure)
         self._answered = answered
 
     def request(self, method: str, path: str, **what: Any) -> Answer:

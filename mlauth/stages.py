@@ -49,6 +49,8 @@ class Stages:
         report: SystemReport,
         deadline: Deadline,
         trust: Callable[[], str | None] = lambda: None,
+        *,
+        insecure: bool = False,
     ) -> None:
         """Begin without a stage.
 
@@ -56,9 +58,11 @@ class Stages:
             report: the stages are recorded there.
             deadline: see above.
             trust: the certificates that the run trusts; see `mlauth.trust.certificates`.
+            insecure: see `mlauth.net.http.Service`.
         """
         self._report = report
         self._trust = trust
+        self._insecure = insecure
         self._reached = self._taken = False
         self.deadline = deadline
         self.facts = report.facts
@@ -110,7 +114,12 @@ class Stages:
             from mlauth.connection import Connection
 
         return Connection(
-            url, self.deadline, ca=ca or self._trust(), client=client, answered=self._note
+            url,
+            self.deadline,
+            ca=ca or self._trust(),
+            client=client,
+            insecure=self._insecure,
+            answered=self._note,
         )
 
     def _note(self, taken: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -44,21 +45,39 @@ def certificates(bundles: Iterable[str], environment: Mapping[str, str]) -> str 
         return None
     found: dict[str, None] = {}  # a dictionary keeps the order, and each certificate once
     for place, setting in [*_named(environment), *((each, "ca_bundle") for each in given)]:
-        found.update(dict.fromkeys(_read(place, setting)))
+        try:
+            found.update(dict.fromkeys(_certificates(place)))
+        except InvalidCredentials as error:
+            raise InvalidCredentials(f"{error}: correct {setting}") from None
     return "\n".join([*found, ""])
+
+
+def context(ca: str) -> ssl.SSLContext:
+    """Return what trusts a CA bundle, path or PEM text, and nobody else.
+
+    Raises:
+        InvalidCredentials: it cannot be used; the line does not say where it was named.
+    """
+    return ssl.create_default_context(cadata="\n".join(_certificates(ca)))
+
+
+def is_text(ca: str) -> bool:
+    """Say whether a CA bundle is PEM text, and not a path."""
+    return "-----BEGIN" in ca
+
+
+def of_requests(environment: Mapping[str, str]) -> str | None:
+    """Return the variable that names what requests trusts, or None: it is certifi.
+
+    requests reads the second variable only if the first is not set.
+    """
+    return next(filter(environment.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")), None)
 
 
 def _named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the bundles that the environment names, each with its variable."""
-    # requests reads the second variable only if the first is not set.
-    of_requests = next(
-        filter(environment.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")), "REQUESTS_CA_BUNDLE"
-    )
-    named = [
-        (environment[name], name)
-        for name in (of_requests, "SSL_CERT_FILE")
-        if environment.get(name)
-    ]
+    names = (of_requests(environment), "SSL_CERT_FILE")
+    named = [(environment[name], name) for name in names if name and environment.get(name)]
     if named:
         return named
     with importing:
@@ -67,9 +86,12 @@ def _named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(DEFAULT_CA_BUNDLE_PATH, "the CA certificates of Python's certifi")]
 
 
-def _read(place: str, setting: str) -> list[str]:
+def _certificates(place: str) -> list[str]:
+    """Return the certificates of a bundle, which OpenSSL can read, each as PEM text."""
+    shown = "".join(each if each.isprintable() else "?" for each in place)
+    what = f"the CA bundle {'given as text' if is_text(place) else shown}"
     try:
-        if "-----BEGIN" in place:
+        if is_text(place):
             content = place.encode()
         elif os.path.isdir(place):  # requests takes a directory, too
             files = sorted(each for each in Path(place).iterdir() if each.is_file())
@@ -77,15 +99,14 @@ def _read(place: str, setting: str) -> list[str]:
         else:
             content = Path(place).read_bytes()
     except FileNotFoundError:
-        raise InvalidCredentials(
-            f"the CA bundle {place!r} does not exist: correct {setting}"
-        ) from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no path"
-        raise InvalidCredentials(
-            f"the CA bundle {place!r} cannot be read ({why}): correct {setting}"
-        ) from None
+        raise InvalidCredentials(f"{what} does not exist") from None
+    except OSError as error:
+        raise InvalidCredentials(f"{what} cannot be read ({error.strerror})") from None
+    except ValueError:  # a NUL in a path
+        raise InvalidCredentials(f"{what} cannot be read (it is no path)") from None
     found = [each.decode("ascii") for each in _CERTIFICATE.findall(content)]
-    if not found:
-        raise InvalidCredentials(f"the CA bundle has no certificate in PEM: correct {setting}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(found))
+    except (ssl.SSLError, ValueError):  # ValueError: there is none
+        raise InvalidCredentials(f"{what} cannot be read as PEM certificates") from None
     return found

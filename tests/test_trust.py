@@ -140,7 +140,7 @@ def test_what_the_environment_trusts_stays_trusted(
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
 @pytest.mark.parametrize(
     ("place", "said"),
-    [("/not/there.pem", "does not exist"), ("FOLDER/empty", "has no certificate in PEM")],
+    [("/not/there.pem", "does not exist"), ("FOLDER/empty", "cannot be read as PEM certificates")],
 )
 def test_a_bundle_of_the_environment_that_cannot_be_read_is_one_line(
     name: str, place: str, said: str, first: Company, tmp_path: Path

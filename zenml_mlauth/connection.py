@@ -221,7 +221,9 @@ def _reach(report: SystemReport, deadline: Deadline) -> None:
         return
     report.facts["server_url"] = url
     ca = _ca(GlobalConfiguration().store_configuration)
-    with recorded(report, Stage.REACHABLE), connect(url, deadline, ca) as service:
+    # Whether http may go beyond this machine was decided where ZenML's client got its URL.
+    asked = connect(url, deadline, ca, insecure=True)
+    with recorded(report, Stage.REACHABLE), asked as service:
         server_info(service)
     report.results.pop()  # the proof says it again
 
@@ -266,7 +268,7 @@ def _prove(
     def prove(token: SecretStr) -> None:
         prove_server(
             store.url,
-            Stages(report, deadline),
+            Stages(report, deadline, insecure=True),  # as above
             ca=_ca(store.config),
             token=token,
             service_account=service_account,

@@ -22,7 +22,7 @@ from mlauth.deadline import THREAD, Deadline
 from mlauth.forks import importing
 from mlauth.net.faults import TRANSIENT, Fault, FaultError, busy, explain
 from mlauth.net.retrying import retry
-from mlauth.net.route import Client, proxy_to, trust_in
+from mlauth.net.route import Client, http_problem, proxy_to, trust_in
 from mlauth.never_pickled import NeverPickled
 from mlauth.text import plain
 
@@ -103,7 +103,13 @@ class Service:
     """One service, one connection, one deadline. A context manager; see `mlauth.net.route`."""
 
     def __init__(
-        self, url: str, deadline: Deadline, *, ca: str | None = None, client: Client | None = None
+        self,
+        url: str,
+        deadline: Deadline,
+        *,
+        ca: str | None = None,
+        client: Client | None = None,
+        insecure: bool = False,
     ) -> None:
         """Remember where to ask; does no I/O.
 
@@ -113,11 +119,13 @@ class Service:
             ca: a path to a CA bundle or its PEM text; by default that of `REQUESTS_CA_BUNDLE` or
                 `CURL_CA_BUNDLE`, else certifi's.
             client: the system's own client, for messages.
+            insecure: let http go beyond this machine, in clear: a person has asked for that.
         """
         self.url = url
         self.host = urlsplit(url).netloc
         self._deadline = deadline
         self._ca = ca
+        self._refused = None if insecure else http_problem(url)
         self._words = client or Client()
         self._advice = self._words.trust
         self._client: httpx.Client | None = None
@@ -159,9 +167,11 @@ class Service:
         Returns:
             The answer, if its status is below 500 and it neither redirects nor throttles.
         """
+        self._sent = False
+        if self._refused:
+            return Fault(f"{self.url}: {self._refused}")
         with importing:
             import httpx
-        self._sent = False
 
         def send() -> Answer | Fault:
             try:

@@ -14,6 +14,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mlauth import trust
+from mlauth.errors import InvalidCredentials
 from mlauth.forks import importing
 from mlauth.net.faults import Fault, FaultError
 
@@ -56,6 +58,13 @@ def is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def http_problem(url: str) -> str | None:
+    """Say why no credential goes to a URL, or return None: it is https, or on this machine."""
+    if url.startswith("https://") or is_loopback(url):
+        return None
+    return "http would send the key over the network in clear: use https"
 
 
 def makes_a_detour(url: str) -> bool:
@@ -143,25 +152,13 @@ def ca_problem(ca: str, client: Client) -> str | None:
     """Say what is wrong with a CA bundle (path or PEM text), or return None."""
     if not ca:
         return "the CA bundle has an empty name"
-    if "-----BEGIN" not in ca and os.path.isdir(ca):
+    if os.path.isdir(ca):
         return f"the CA bundle {ca} is a directory, which {client.name} does not take"
     try:
-        _context(ca)
-    except FileNotFoundError:
-        return f"the CA bundle {_name(ca)} does not exist"
-    except (ssl.SSLError, OSError, ValueError, TypeError):
-        return f"the CA bundle {_name(ca)} cannot be read as PEM certificates"
+        trust.context(ca)
+    except InvalidCredentials as error:
+        return str(error)
     return None
-
-
-def _name(ca: str) -> str:
-    return "given as text" if "-----BEGIN" in ca else " ".join(ca.split())
-
-
-def _context(ca: str) -> ssl.SSLContext:
-    if "-----BEGIN" in ca:
-        return ssl.create_default_context(cadata=ca)
-    return ssl.create_default_context(cafile=ca)
 
 
 def trust_in(ca: str | None, client: Client, *, tls: bool) -> ssl.SSLContext | None:
@@ -178,21 +175,17 @@ def trust_in(ca: str | None, client: Client, *, tls: bool) -> ssl.SSLContext | N
     if not tls:
         # Loading the CAs costs more than the request; a context without any trusts nobody.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca:
-        problem = ca_problem(ca, client)
-        if problem:
-            raise FaultError(Fault(f"{problem}: correct {client.ca_setting}"))
-        return _context(ca)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        path = os.environ.get(name)
-        if not path:
-            continue
-        if os.path.isdir(path):  # requests takes one, with the names that c_rehash gives
-            return ssl.create_default_context(capath=path)
-        if not os.path.exists(path):  # nor is PEM text, which requests does not take
-            raise FaultError(Fault(f"the CA bundle {_name(path)} does not exist: correct {name}"))
-        problem = ca_problem(path, client)
-        if problem:
-            raise FaultError(Fault(f"{problem}: correct {name}"))
-        return _context(path)
-    return None
+    place, setting = ca, client.ca_setting
+    if not place:
+        variable = trust.of_requests(os.environ)
+        if variable is None:
+            return None
+        place, setting = os.environ[variable], variable
+        if os.path.isdir(place):  # requests takes one, with the names that c_rehash gives
+            return ssl.create_default_context(capath=place)
+        if trust.is_text(place):  # which requests does not take
+            raise FaultError(Fault(f"the CA bundle is text and no file: correct {variable}"))
+    problem = ca_problem(place, client)
+    if problem:
+        raise FaultError(Fault(f"{problem}: correct {setting}"))
+    return trust.context(place)

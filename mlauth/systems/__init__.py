@@ -27,7 +27,7 @@ from pydantic import (
 from mlauth import plugins
 from mlauth.errors import InvalidCredentials, UnknownSystem
 from mlauth.forks import load as load_module
-from mlauth.net.route import is_loopback
+from mlauth.net.route import http_problem
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
 from mlauth.shapes import address_problem, host_of, secret_problem, text_problem
@@ -160,15 +160,19 @@ class Credentials(BaseModel):
     def _is_safe(self: C) -> C:
         for name in self._addresses():
             url = getattr(self, name)
-            if url is None or not url.startswith("http://") or is_loopback(url):
-                continue
-            if not getattr(self, "allow_insecure", False):
+            problem = None if url is None or self.insecure else http_problem(url)
+            if problem:
                 allowed = "allow_insecure" in type(self).model_fields
                 raise ValueError(
-                    f"{name}: http would send the key over the network in clear: use https"
+                    f"{name}: {problem}"
                     + (", or set allow_insecure if the network is protected otherwise" * allowed)
                 )
         return self
+
+    @property
+    def insecure(self) -> bool:
+        """Whether http may go beyond this machine: the field `allow_insecure`, if there is one."""
+        return getattr(self, "allow_insecure", False)
 
     @classmethod
     def _addresses(cls) -> list[str]:

@@ -73,7 +73,8 @@ def tried(url: str, ca: str | None = None, limit: float = LIMIT) -> Answer | Fau
     deadline = Deadline(limit)
 
     def send() -> Answer | Fault:
-        with Service(url, deadline.inner(), ca=ca, client=CLIENT) as service:
+        # Routes are tried with http, too.
+        with Service(url, deadline.inner(), ca=ca, client=CLIENT, insecure=True) as service:
             auth = Bearer(SecretStr(CANARY))
             return service.request("POST", "/login", data={"password": CANARY}, auth=auth)
 
@@ -384,10 +385,13 @@ def test_the_variables_of_requests_count(
     with faulty(answer(200), tls=tls(authority, "127.0.0.1")) as server:
         no_trust.setenv(name, ca)
         assert ask(server.url).status == 200
-        for missing in ("/nowhere/ca.pem", "-----BEGIN CERTIFICATE-----"):
+        for missing, why in (
+            ("/nowhere/ca.pem", "does not exist"),
+            ("-----BEGIN CERTIFICATE-----", "is text and no file"),
+        ):
             no_trust.setenv(name, missing)
             message = refusal(FAILED, server.url)
-            assert message.endswith(f"does not exist: correct {name}")
+            assert message.endswith(f"{why}: correct {name}")
 
 
 @pytest.mark.parametrize("name", TRUST)
@@ -446,6 +450,13 @@ def test_a_ca_bundle_that_cannot_be_used_says_so(tmp_path: Path, ca: str) -> Non
     assert "cannot be read as PEM" in (ca_problem("-----BEGIN CERTIFICATE-----\né", CLIENT) or "")
 
 
+def test_a_ca_bundle_that_this_user_may_not_read_says_so(tmp_path: Path) -> None:
+    place = tmp_path / ("long" * 64)  # root may read every file
+    said = f"the CA bundle {place} cannot be read (File name too long)"
+    assert ca_problem(str(place), CLIENT) == said
+    assert "cannot be read (it is no path)" in (ca_problem("a\0b", CLIENT) or "")
+
+
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD")
 
 
@@ -461,6 +472,29 @@ def test_a_proxy_is_not_asked_for_this_machine(no_proxies: pytest.MonkeyPatch) -
     with faulty(answer(200)) as proxy, faulty(answer(204)) as server:
         no_proxies.setenv("HTTP_PROXY", proxy.url)
         assert ask(server.url).status == 204
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hub.example.com",
+        "HTTP://hub.example.com",
+        "http://10.1.2.3:8080",
+        "http://localhost.example.com",
+        "http://hub.example.com\\.localhost",
+    ],
+)
+def test_no_credential_goes_by_http_to_another_machine(
+    url: str, no_proxies: pytest.MonkeyPatch
+) -> None:
+    with faulty(answer(200)) as proxy, Service(url, Deadline(LIMIT)) as service:
+        no_proxies.setenv("HTTP_PROXY", proxy.url)
+        found = service.request("GET", "/", auth=Bearer(SecretStr(CANARY)))
+        assert isinstance(found, Fault)
+        assert not found.unknown
+        said = f"{url}: http would send the key over the network in clear: use https"
+        assert (found.line, found.sent) == (said, False)
         assert proxy.requests == []
 
 

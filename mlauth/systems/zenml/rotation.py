@@ -114,8 +114,7 @@ class _Server:
         self, method: str, path: str, deadline: Deadline, body: Mapping[str, Any] | None = None
     ) -> Answer:
         """Ask; what changes something is never asked twice."""
-        url = self.credentials.store_url
-        with connect(url, deadline, _ca(self.credentials)) as service:
+        with _connect(self.credentials, deadline) as service:
             auth = Bearer(self.token)
             return service.request(method, path, json=body, auth=auth, once=body is not None)
 
@@ -317,7 +316,11 @@ class Ready(NeverPickled):
         def prove() -> None:
             prove_server(
                 credentials.store_url,
-                Stages(SystemReport("zenml", "ZenML"), deadline.inner()),
+                Stages(
+                    SystemReport("zenml", "ZenML"),
+                    deadline.inner(),
+                    insecure=credentials.insecure,
+                ),
                 ca=_ca(credentials),
                 key=value,
                 service_account=self.server.real_name.get_secret_value(),
@@ -379,7 +382,7 @@ def prepare(
         refuse_hosts([admin.password])  # before the key is read
     values, proof = prove(credentials.model_copy(update={"stack": None, "project": None}))
     value, token = values["api_key"], proof.secrets["token"]
-    with connect(credentials.store_url, deadline, _ca(credentials)) as service:
+    with _connect(credentials, deadline) as service:
         account = current_user(service, token, credentials.service_account)
         if isinstance(admin, Administrator):
             token = _administrator(service, admin, deadline)
@@ -457,6 +460,11 @@ def _is_refusal(answer: Answer) -> bool:
         and answer.status not in _GAVE_UP
         and all(isinstance(text, str) for text in texts)
     )
+
+
+def _connect(credentials: ZenMLCredentials, deadline: Deadline) -> Connection:
+    url, insecure = credentials.store_url, credentials.insecure
+    return connect(url, deadline, _ca(credentials), insecure=insecure)
 
 
 def _ca(credentials: ZenMLCredentials) -> str | None:

@@ -105,9 +105,9 @@ def prove_server(
     return Proof({"token": token}, ids)
 
 
-def connect(url: str, deadline: Deadline, ca: str | None) -> Connection:
+def connect(url: str, deadline: Deadline, ca: str | None, *, insecure: bool) -> Connection:
     """Return a server to ask, apart from a check; see `Stages.connect`."""
-    return Connection(url, deadline, ca=ca, client=CLIENT)
+    return Connection(url, deadline, ca=ca, client=CLIENT, insecure=insecure)
 
 
 def server_info(service: Connection) -> dict[str, Any]:

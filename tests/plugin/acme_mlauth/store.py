@@ -10,7 +10,6 @@ from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, SecretDenied, SecretNotFound, SecretUnusable
 from mlauth.net.faults import Fault
 from mlauth.net.http import Bearer, Service
-from mlauth.net.route import is_loopback
 from mlauth.record import own_environment
 from mlauth.stores import Access, Grammar, Place, StoredSecret, named, outcome
 
@@ -28,8 +27,6 @@ class Store:
         url, token = (own_environment().get(name, "") for name in (URL, TOKEN))
         if not (url and token):
             raise IdentityUnavailable(f"{URL} and {TOKEN} must be set: set them for the worker")
-        if not (url.startswith("https://") or is_loopback(url)):
-            raise IdentityUnavailable(f"{URL} must start with https://: correct it for the worker")
         path = "".join(f"/{quote(part, safe='')}" for part in place.parts)
         with Service(url, Deadline(timeout)) as vault:
             answer = vault.request("GET", path, auth=Bearer(SecretStr(token)))
