@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
 from importlib import import_module, metadata
+from inspect import isclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ import pytest
 from pydantic import SecretStr
 
 import mlauth
-from mlauth import errors, report, stores
+from mlauth import errors, report, stores, systems
 from mlauth.azure import identity as azure_identity
 from mlauth.azure.clouds import PUBLIC
 from mlauth.azure.tokens import Tokens
@@ -41,6 +42,8 @@ from mlauth.systems import Exports
 from mlauth.systems.zenml import Administrator, ZenMLCredentials
 from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
+from mlauth.testing.systems import SystemContract
+from prefect_mlauth import logins
 from tests.support.azure import Azure
 from tests.support.canaries import canary, token, zenml_key
 from tests.support.faults import FaultyServer, Reply, answer, faulty
@@ -238,6 +241,26 @@ def block(name: str, fields: Callable[[Here], Mapping[str, Any]]) -> Callable[[H
     return lambda here: getattr(import_module("prefect_mlauth"), name)(**fields(here))
 
 
+def suite(system: str, here: Here) -> SystemContract:
+    """Return the contract suite of a system of ours: it knows fields and secrets."""
+    found = vars(import_module(f"tests.systems.test_{system}")).values()
+    classes = [each for each in found if isclass(each) and issubclass(each, SystemContract)]
+    made: SystemContract = next(each for each in classes if vars(each).get("system") == system)()
+    made.url = "https://service.example.com"  # type: ignore[attr-defined]  # of a `ServiceContract`
+    here.values += made.secrets.values()
+    here.stack.callback(memory.clear)
+    return made
+
+
+def login(system: str) -> Callable[[Here], Any]:
+    def make(here: Here) -> Any:
+        tests = suite(system, here)
+        cls = getattr(import_module("prefect_mlauth"), logins.block_name(system))
+        return cls(**tests.fields(tests.references()))
+
+    return make
+
+
 def flavor(here: Here) -> Any:
     from zenml_mlauth import ServiceAccountCheckFlavor
 
@@ -299,11 +322,7 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "mlauth.stages.Stages": lambda here: Stages(here.checked().report, Deadline(5)),
     "mlauth.systems.Exports": Here.exports,
     "mlauth.systems.Proof": lambda here: here.checked().proof,
-    "mlauth.systems.env.EnvironmentSecrets": lambda here: mlauth.EnvironmentSecrets.of(
-        "test", {"env": here.profile["env"]}
-    ),
     "mlauth.systems.zenml.isolation.Isolation": lambda here: Isolation("https://zenml.example.com"),
-    "mlauth.systems.zenml.ZenMLCredentials": lambda here: ZenMLCredentials.of("test", here.zenml()),
     "mlauth.systems.zenml.Administrator": lambda here: Administrator(
         user="admin", password=SecretReference.parse(here.reference("other"))
     ),
@@ -359,8 +378,14 @@ BUILDERS: dict[str, Callable[[Here], Any]] = {
     "prefect_mlauth.blocks.profile.MLAuthProfile": block(
         "MLAuthProfile", lambda here: {"content": here.profile}
     ),
-    "prefect_mlauth.blocks.ZenMLCredentials": block("ZenMLCredentials", lambda here: here.zenml()),
     "zenml_mlauth.alerter.ServiceAccountCheck": component,
     "zenml_mlauth.flavor.ServiceAccountCheckConfig": lambda here: component(here).config,
     "zenml_mlauth.flavor.ServiceAccountCheckFlavor": flavor,
 }
+for _system in systems._OURS:
+    _cls = systems.load(_system)
+    BUILDERS[f"{_cls.__module__}.{_cls.__name__}"] = lambda here, system=_system: suite(
+        system, here
+    ).make()
+for _system in set(systems._OURS) & set(logins.names()):
+    BUILDERS[f"prefect_mlauth.blocks.{logins.block_name(_system)}"] = login(_system)
