@@ -1,4 +1,4 @@
-"""What other installed distributions give by entry points: systems and stores."""
+"""Loads systems and stores of other installed distributions, which add them with entry points."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def entries(group: str) -> dict[str, list[EntryPoint]]:
 def load(
     group: str, name: str, error: type[MLAuthError], problem: Callable[[Any], str | None]
 ) -> Any:
-    """Load what another distribution gives under a name.
+    """Load an entry point of another distribution.
 
     Args:
-        group: of entry points, for instance `mlauth.stores`.
-        name: of one of `entries`.
-        error: what is raised if it cannot be used; the line names distribution and entry point.
-        problem: says why what was loaded cannot be used, or returns None.
+        group: the group of the entry point, for instance `mlauth.stores`.
+        name: its name, one of `entries`.
+        error: the class of the error for an entry point that cannot be used. Its line names the
+            distribution and the entry point.
+        problem: says why the loaded object cannot be used, or returns None.
     """
     found = entries(group)[name]
     what = f"the {group.removeprefix('mlauth.').removesuffix('s')} {plain(name)!r}"
@@ -42,7 +43,7 @@ def load(
     if len(found) > 1:
         raise error(f"{what} is in several installed distributions ({names}): keep one")
     try:
-        with importing:  # which a fork waits for
+        with importing:  # a fork waits for this
             loaded = found[0].load()
         why = problem(loaded)
         if why is None:

@@ -53,10 +53,10 @@ def certificates(bundles: Iterable[str], environment: Mapping[str, str]) -> str 
 
 
 def context(ca: str) -> ssl.SSLContext:
-    """Return what trusts a CA bundle, path or PEM text, and nobody else.
+    """Return a TLS context that trusts only a CA bundle (a path or PEM text).
 
     Raises:
-        InvalidCredentials: it cannot be used; the line does not say where it was named.
+        InvalidCredentials: it cannot be used. The line does not say which setting named it.
     """
     return ssl.create_default_context(cadata="\n".join(_certificates(ca)))
 
@@ -67,7 +67,7 @@ def is_text(ca: str) -> bool:
 
 
 def of_requests(environment: Mapping[str, str]) -> str | None:
-    """Return the variable that names what requests trusts, or None: it is certifi.
+    """Return the variable that names the CA bundle of requests, or None for certifi.
 
     requests reads the second variable only if the first is not set.
     """

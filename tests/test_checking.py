@@ -67,7 +67,7 @@ def test_a_right_account_passes_every_stage_with_one_login(account: Account) -> 
 def test_a_key_that_the_server_does_not_know(account: Account) -> None:
     account.file.write_text(api_key())
     detail = failed(mlauth.check(credentials(account)), Stage.AUTHENTICATED)
-    assert "does not know the key: it was deleted, or is one of another server" in detail
+    assert "does not know the key: it was deleted, or belongs to another server" in detail
 
 
 def test_a_rotated_key(account: Account) -> None:

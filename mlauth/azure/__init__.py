@@ -1,1 +1,1 @@
-"""As whom mlauth asks Azure; stores and systems use it."""
+"""The identity with which mlauth asks Azure; stores and systems use it."""

@@ -1,7 +1,7 @@
-"""The clouds of Azure: which host of Microsoft Entra issues the tokens for which service.
+"""The clouds of Azure: each has its own host of Microsoft Entra, which issues the tokens.
 
-https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud. Each service has
-its own suffixes of hosts: a mapping of Microsoft Entra's hosts to them, one for each cloud.
+See https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud. A service
+gives a mapping from each cloud's host of Microsoft Entra to the suffix of its own hosts there.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _HOST = re.compile(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}(:\d+)?|\[[0-9A-
 
 
 def host_of(url: str) -> str | None:
-    """Return host and port of a URL, in lower case; None if it has none, or more than these."""
+    """Return host and port of a URL, in lower case; None if it has no host, or a user too."""
     try:
         parts = urlsplit(url)
-        port = parts.port  # raises where it is too high
+        port = parts.port  # raises an error for a port that is too high
     except ValueError:
         return None
     return parts.netloc.lower() if port != 0 and _HOST.fullmatch(parts.netloc) else None
 
 
 def named(environment: Mapping[str, str]) -> str | None:
-    """Return the host of Microsoft Entra that the environment names, if it names one.
+    """Return the host of Microsoft Entra that the environment names, or None.
 
     Raises:
-        StoreUnreachable: it names something else.
+        StoreUnreachable: the variable holds no host.
     """
     if not environment.get(AUTHORITY, "").strip():
         return None
@@ -46,12 +46,14 @@ def named(environment: Mapping[str, str]) -> str | None:
 
 
 def authority(host: str, suffixes: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """Return Microsoft Entra's host: of the service's cloud, unless the environment says another.
+    """Return the host of Microsoft Entra in the cloud of a service.
+
+    For a service of no known cloud, the environment names it.
 
     Args:
-        host: the service's.
-        suffixes: what such hosts end with, by Microsoft Entra's hosts.
-        environment: without what was exported for the flow (`mlauth.record.own_environment`).
+        host: the service's host.
+        suffixes: the suffix of the service's hosts, by the host of Microsoft Entra.
+        environment: the environment without the flow's exports (`mlauth.record.own_environment`).
 
     Raises:
         StoreUnreachable: see `named`.
@@ -62,9 +64,9 @@ def authority(host: str, suffixes: Mapping[str, str], environment: Mapping[str, 
 
 
 def asked(authority: str, environment: Mapping[str, str]) -> list[str]:
-    """Return the hosts of Microsoft Entra that are asked, one of a region too where MSAL does that.
+    """Return the hosts of Microsoft Entra that are asked; with a region, MSAL asks two.
 
-    https://github.com/AzureAD/microsoft-authentication-library-for-python, msal/application.py
+    See https://github.com/AzureAD/microsoft-authentication-library-for-python, msal/application.py
     (`_get_regional_authority`).
     """
     region = environment.get("AZURE_REGIONAL_AUTHORITY_NAME", environment.get("MSAL_FORCE_REGION"))

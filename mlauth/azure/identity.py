@@ -1,8 +1,8 @@
-"""As whom mlauth asks Azure: one identity, chosen from the environment alone.
+"""Chooses the identity with which mlauth asks Azure, from the environment alone.
 
-`DefaultAzureCredential` tries up to ten identities until one answers, so that who reads is only
-known afterwards. Here the variables decide, and `mlauth explain` shows the choice beforehand. The
-order is that of `DefaultAzureCredential`:
+`DefaultAzureCredential` tries up to ten identities until one answers, so nobody knows beforehand
+which one reads. Here the variables decide, and `mlauth explain` shows the choice. The order is the
+same as in `DefaultAzureCredential`:
 https://learn.microsoft.com/python/api/overview/azure/identity-readme (read in azure-identity 1.27).
 """
 
@@ -31,7 +31,7 @@ PASSWORD, CHAIN = "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_CLIENT_SEND_CERTIF
 TOKEN_FILE, CHOICE = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TOKEN_CREDENTIALS"
 IMDS = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 VARIABLES = ("AZURE_*", "IDENTITY_*", "IMDS_ENDPOINT", "MSI_*", "MSAL_FORCE_REGION")
-# What azure-identity and MSAL read from the environment by themselves, whatever they are given.
+# azure-identity and MSAL read these variables themselves; no argument overrides them.
 _READ_OF_MACHINE = (
     *("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT"),
     *("MSI_ENDPOINT", "MSI_SECRET", IMDS, TOKEN_FILE, "AZURE_CONFIG_DIR"),
@@ -41,11 +41,11 @@ _READ_OF_ENTRA = (
     *("AZURE_KUBERNETES_SNI_NAME", "AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA"),
 )
 
-IMDS_SECONDS = 5  # to answer, once it took the connection within 1 s
-CLI_SECONDS = 10  # for the Azure CLI, which takes 3 to 13 s for a token
+IMDS_SECONDS = 5  # time for an answer; the connection must be there within 1 s
+CLI_SECONDS = 10  # the Azure CLI takes 3 to 13 s for a token
 
-_ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a tenant has domains, too
-_ANY_TENANT = {"common", "consumers", "organizations"}  # an application has a tenant of its own
+_ID = re.compile(r"[A-Za-z0-9.-]+")  # mostly a UUID; a domain can also name a tenant
+_ANY_TENANT = {"common", "consumers", "organizations"}  # these stand for any tenant
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,18 @@ class ServicePrincipal(NeverPickled):
         return f"service principal {self.client} of tenant {self.tenant} ({proof})"
 
     def limits(self) -> str:
-        """Return what may take time, for people."""
+        """Return the time limits and the number of requests, in words for people."""
         return "Microsoft Entra is asked for one token a process"
 
     def credential(self, identity: Any, **options: Any) -> TokenCredential:
-        """Make the credential; does no I/O but to read a certificate.
+        """Make the credential; the only I/O is reading a certificate.
 
         Args:
             identity: the module `azure.identity`.
             options: for the credential.
         """
         if self.secret:
-            # What echoes it, at DEBUG or in an error, is masked.
+            # Libraries may log it at DEBUG or put it into an error.
             masking.register([self.secret.get_secret_value()])
             return identity.ClientSecretCredential(  # type: ignore[no-any-return]
                 self.tenant, self.client, self.secret.get_secret_value(), **options
@@ -110,7 +110,7 @@ class WorkloadIdentity:
 
     def limits(self) -> str:
         """See `ServicePrincipal.limits`."""
-        return "Microsoft Entra is asked for one token a process; the file is read anew for it"
+        return "Microsoft Entra is asked for one token a process; the file is read for each"
 
     def credential(self, identity: Any, **options: Any) -> TokenCredential:
         """See `ServicePrincipal.credential`."""
@@ -124,7 +124,7 @@ class WorkloadIdentity:
 
 @dataclass(frozen=True)
 class ManagedIdentity:
-    """The identity of the place where this process runs, which an endpoint there hands out."""
+    """The identity of the place where this process runs; an endpoint there gives its tokens."""
 
     client: str | None
     where: str
@@ -147,7 +147,7 @@ class ManagedIdentity:
 
 @dataclass(frozen=True)
 class ThisMachine:
-    """A virtual machine's managed identity and then, as on a laptop, `az login`."""
+    """The managed identity of a virtual machine or, if there is none, `az login` as on a laptop."""
 
     client: str | None
     machine: bool = True
@@ -174,8 +174,8 @@ class ThisMachine:
             found.append(identity.ManagedIdentityCredential(client_id=self.client, **options))
         if self.login:
             found.append(identity.AzureCliCredential(process_timeout=CLI_SECONDS))
-        # In a chain, even of one, azure-identity asks first if there is an IMDS at all: 1 s
-        # instead of the 24 s for which it would wait for one.
+        # In a chain, azure-identity first asks for 1 s if there is an IMDS at all. Without a chain,
+        # it would wait 24 s for it.
         return identity.ChainedTokenCredential(*found)  # type: ignore[no-any-return]
 
 
@@ -194,11 +194,11 @@ _CHOICES = {
 
 
 def of_worker() -> Identity:
-    """Choose the identity of the worker: never one that an activation gave the flow.
+    """Choose the identity of the worker, and never one that an activation gave the flow.
 
     Raises:
         IdentityUnavailable: see `choose`; or an activation changed a variable that the libraries
-            read by themselves, so that they would ask as somebody else.
+            read themselves, so that they would ask with the flow's identity.
     """
     environment = own_environment()
     identity = choose(environment)
@@ -206,8 +206,8 @@ def of_worker() -> Identity:
     for name in _READ_OF_ENTRA if entra else _READ_OF_MACHINE:
         if environment.get(name) != os.environ.get(name):
             raise IdentityUnavailable(
-                f"{identity}: the flow was given another {name}, with which it would not be the "
-                "worker that asks: leave it out of what is exported, or read before"
+                f"{identity}: the flow was given another {name}, so the worker's identity cannot "
+                "be used any more: do not export that variable, or read the secret before"
             )
     return identity
 
@@ -216,20 +216,20 @@ def choose(environment: Mapping[str, str]) -> Identity:
     """Choose the identity that the environment names; does no I/O and needs no SDK.
 
     Args:
-        environment: without what was exported for the flow (`mlauth.record.own_environment`).
+        environment: the environment without the flow's exports (`mlauth.record.own_environment`).
 
     Raises:
         IdentityUnavailable: a variable is missing beside another, or cannot be used.
     """
 
-    # Secrets are in no local variable: an error shows those of this function.
+    # No local variable holds a secret, because a traceback may show them.
     def value(name: str) -> str | None:
         if _is_spoilt(environment, name):
             raise IdentityUnavailable(
                 f"{name} has a blank or a line break at an end, or a character that cannot be "
-                "printed: set it anew without"
+                "printed: set it again without"
             )
-        return environment.get(name) or None  # an empty one, as charts leave them, is none
+        return environment.get(name) or None  # Helm charts leave variables empty
 
     allowed = _CHOICES.get(environment.get(CHOICE, "").strip().lower())
     if allowed is None:
@@ -254,8 +254,8 @@ def choose(environment: Mapping[str, str]) -> Identity:
             raise IdentityUnavailable(f"{TENANT} is not a tenant's id or domain")
         if tenant.lower() in _ANY_TENANT:
             raise IdentityUnavailable(
-                f"{TENANT}={tenant} is no tenant of its own, so that what is asked would choose "
-                "one: set the id of the application's tenant"
+                f"{TENANT}={tenant} stands for any tenant, so the service would choose one: set "
+                "the id of the application's tenant"
             )
         return tenant, found
 
@@ -270,8 +270,8 @@ def choose(environment: Mapping[str, str]) -> Identity:
         )
     if "workload" in allowed and (token_file := value(TOKEN_FILE)):
         hint = (
-            "; on AKS the annotation azure.workload.identity/client-id of the Kubernetes service "
-            "account does"
+            "; on AKS, the annotation azure.workload.identity/client-id of the Kubernetes service "
+            "account sets it"
         )
         return WorkloadIdentity(*application(TOKEN_FILE, hint), token_file)
     if "managed" in allowed and (where := _endpoint(value)):
@@ -291,7 +291,7 @@ def _is_spoilt(environment: Mapping[str, str], name: str) -> bool:
 
 
 def _endpoint(value: Callable[[str], str | None]) -> str | None:
-    """Return which endpoint hands out a managed identity, as azure-identity tells them apart."""
+    """Return the endpoint of the managed identity, if there is one, as azure-identity finds it."""
     if _url("IDENTITY_ENDPOINT", value):
         if _header("IDENTITY_HEADER", value):
             fabric = value("IDENTITY_SERVER_THUMBPRINT")
@@ -320,7 +320,7 @@ def _url(name: str, value: Callable[[str], str | None]) -> bool:
 def _header(name: str, value: Callable[[str], str | None]) -> bool:
     """Say whether the secret of an endpoint is there; refuse one that no header can hold."""
     if not (value(name) or "").isascii():
-        raise IdentityUnavailable(f"{name} has characters that are not ASCII: set it anew")
+        raise IdentityUnavailable(f"{name} has characters that are not ASCII: set it again")
     return value(name) is not None
 
 

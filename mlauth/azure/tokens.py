@@ -1,4 +1,4 @@
-"""Tokens of an identity for whatever service of Azure takes them, from azure-identity."""
+"""Tokens of an identity, from azure-identity, for any service of Azure."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 30
-_FRESH_SECONDS = 300  # a token that ends sooner is not used; as the SDK does
-_REFUSED_SECONDS = 2  # for which others who need the same identity need not find out again
-_IMDS_TRANSIENT = {404, 410}  # the service of virtual machines while it is updated
-_TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can hold
-# What azure-core and requests call a connection that was made and lost.
+_FRESH_SECONDS = 300  # a token that ends sooner is not used; the SDK does the same
+_REFUSED_SECONDS = 2  # for this time, a refusal is repeated to others without asking again
+_IMDS_TRANSIENT = {404, 410}  # statuses of IMDS while it is updated
+_TOKEN = re.compile(r"[\x21-\x7e]+")  # a header can hold only these characters
+# Names of exceptions of azure-core and requests, for a connection that was made and lost.
 _LOST = ("ServiceRe", "IncompleteRead", "ConnectionError", "ChunkedEncodingError")
 
 
 class Tokens:
-    """Tokens of an identity: kept in this process, one asked for at a time."""
+    """Tokens of an identity. This process keeps them, and asks for one at a time."""
 
     def __init__(self, identity: Identity, authority: str, extra: str) -> None:
         """Make azure-identity's credential; see `tokens`.
@@ -70,8 +70,8 @@ class Tokens:
         self._answer: tuple[int, str | None] | None = None
         self._refused: tuple[float, IdentityUnavailable] | None = None
         entra = isinstance(identity, (ServicePrincipal, WorkloadIdentity))
-        # The SDK's retries are off: ours are bounded by the deadline. An explicit authority, as
-        # the service's cloud may not be the one that AZURE_AUTHORITY_HOST names.
+        # The SDK's retries are off, because mlauth retries within the deadline. The authority is
+        # explicit, because AZURE_AUTHORITY_HOST may name another cloud than the service's.
         options: dict[str, Any] = {
             "retry_total": 0,
             "transport": sdk("mlauth.azure.transport", self._extra).transport(
@@ -83,8 +83,8 @@ class Tokens:
         }
         if entra:
             options["authority"] = authority
-            # Else MSAL asks login.microsoftonline.com about a host that it does not know, and stops
-            # there: that of a cloud of one's own is none of Microsoft's.
+            # Otherwise MSAL asks login.microsoftonline.com whether it knows the authority, and
+            # fails if it does not, as for the host of a private cloud.
             options["disable_instance_discovery"] = True
         self._place = authority if "authority" in options else "the identity's endpoint"
         self._options = options
@@ -99,9 +99,9 @@ class Tokens:
         """Return a token for an audience, for instance `https://storage.azure.com`.
 
         Args:
-            audience: what the token is for.
-            deadline: nobody is asked after it.
-            claims: what the service wants of a token, when it refused one.
+            audience: the service that will take the token.
+            deadline: no request begins after it.
+            claims: the claims that the service wants, if it refused a token before.
             options: see `azure.core.credentials.TokenCredential.get_token`.
 
         Raises:
@@ -112,7 +112,7 @@ class Tokens:
         with self._turn(deadline):
             kept = self._kept.get(key)
             if kept is not None and not claims and kept[1] - time.time() > _FRESH_SECONDS:
-                # The SDK's class prints the token: it is made for who asks, and not kept.
+                # The SDK's class shows the token in its `repr`, so it is not kept, but made again.
                 kind = sdk("azure.core.credentials", self._extra).AccessToken
                 return kind(kept[0].get_secret_value(), kept[1])  # type: ignore[no-any-return]
             if self._refused is not None and time.monotonic() < self._refused[0]:
@@ -123,7 +123,7 @@ class Tokens:
                     token = self._credential.get_token(
                         f"{audience}/.default", claims=claims, **options
                     )
-                if not _TOKEN.fullmatch(token.token):  # a TypeError, if it is no text
+                if not _TOKEN.fullmatch(token.token):  # raises TypeError if it is no text
                     raise ValueError("no token")
             except Exception as error:
                 explained = self._explain(error)
@@ -131,9 +131,10 @@ class Tokens:
                 masking.register([token.token])
                 self._kept[key] = SecretStr(token.token), token.expires_on
                 return token
-            # After the `except`: frames of the SDK hold secrets, and `from None` keeps them.
+            # This is after the `except`, because frames of the SDK hold secrets, and even
+            # `from None` would keep them.
             if isinstance(explained, Fault):
-                # MSAL keeps the answer of a fault for a while and repeats it, unasked.
+                # MSAL would repeat the faulty answer for a while, without asking again.
                 self._credential = self._made()
                 raise FaultError(explained)
             self._refused = (time.monotonic() + _REFUSED_SECONDS, explained)
@@ -141,13 +142,13 @@ class Tokens:
 
     @contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
-        """Let one ask at a time, and nobody begin when the time is up: az may hang for each."""
+        """Let one thread ask at a time; a thread whose time is up does not ask at all."""
         left = deadline.remaining()
         if not left or not self._lock.acquire(timeout=left):
             raise FaultError(
                 Fault(
-                    f"{self._identity} gave no token in time: is what issues its tokens in reach? "
-                    "a busy service needs a longer timeout",
+                    f"{self._identity} gave no token in time: can the issuer of its tokens be "
+                    "reached? a busy service needs a longer timeout",
                     unknown=True,
                 )
             )
@@ -164,12 +165,13 @@ class Tokens:
         except Exception as error:
             kind = type(error).__name__
         raise IdentityUnavailable(
-            f"{self._identity}: azure-identity takes its variables for wrong ({kind}): "
-            "mlauth explain shows which it has"
+            f"{self._identity}: azure-identity refuses its variables ({kind}): correct them "
+            "(mlauth explain shows which are used)"
         )
 
     def _look(self, response: Any, **_options: Any) -> None:
-        # The last error: after one, MSAL asks Microsoft Entra for what it does not need.
+        # The first answer counts, and then the last error: after an error, MSAL asks Microsoft
+        # Entra for more, and those answers do not matter.
         if self._answer is None or response.status_code >= 400:
             self._answer = (response.status_code, response.headers.get("Retry-After"))
 
@@ -183,7 +185,7 @@ class Tokens:
             if status in TRANSIENT or (
                 status in _IMDS_TRANSIENT and isinstance(self._identity, ThisMachine)
             ):
-                return busy(f"what issues tokens to the {who}", status, header)
+                return busy(f"the issuer of tokens for the {who}", status, header)
         if "Failed to invoke the Azure CLI" in said:
             return Fault(
                 f"az gave no token within {identities.CLI_SECONDS} s: try again", unknown=True
@@ -194,12 +196,12 @@ class Tokens:
                 return replace(fault, line=f"{who}: {fault.line}")
         if "for tenant" in said and "not configured" in said:
             return IdentityUnavailable(
-                f"{who}: what is asked is in another tenant; use an identity of that tenant"
+                f"{who}: the service is in another tenant; use an identity of that tenant"
             )
         return IdentityUnavailable(f"{who}: {self._hint(said, code[0] if code else None)}")
 
     def _fault(self, error: Exception) -> Fault | None:
-        """Say what is wrong with the connection to the endpoint, if that is what is wrong."""
+        """Return the fault of the connection to the endpoint, if there is one."""
         http = sdk("mlauth.azure.transport", self._extra)
         unread, setting = http.unreadable(error), http.unusable(error)
         if unread is not None:
@@ -228,8 +230,8 @@ class Tokens:
         if isinstance(self._identity, ManagedIdentity):
             if 200 <= status < 400:
                 return (
-                    f"what answers there (HTTP {status}) is not the endpoint of an identity: is "
-                    "the variable right, and no proxy in the way?"
+                    f"the answer (HTTP {status}) is not from the endpoint of an identity: is the "
+                    "variable right, and no proxy in the way?"
                 )
             shown = f" (HTTP {status})" if status else ""
             return (
@@ -249,9 +251,9 @@ def tokens(identity: Identity, authority: str, extra: str) -> Tokens:
     """Return the tokens of an identity, the same object for the same identity.
 
     Args:
-        identity: who; see `mlauth.azure.identity.choose`.
+        identity: see `mlauth.azure.identity.choose`.
         authority: the host of Microsoft Entra; see `mlauth.azure.clouds.authority`.
-        extra: the extra of mlauth that has azure-identity for who asks, for messages.
+        extra: the extra of mlauth that installs azure-identity for the caller, for messages.
 
     Raises:
         StoreError: see `Tokens`.
@@ -260,13 +262,13 @@ def tokens(identity: Identity, authority: str, extra: str) -> Tokens:
 
 
 if hasattr(os, "register_at_fork"):
-    # Another thread may be in the middle of asking for a token, with locks of ours and the SDK's.
+    # Another thread may hold locks of `Tokens` and the SDK, so the child starts with new objects.
     os.register_at_fork(after_in_child=tokens.cache_clear)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep azure-identity from warning in several lines of what our error says in one."""
+    """Keep azure-identity from logging warnings: our error says the same in one line."""
     logger = logging.getLogger("azure.identity")
     level = logger.level
     if not logger.isEnabledFor(logging.DEBUG):
@@ -279,7 +281,7 @@ def _quiet() -> Iterator[None]:
 
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _REFUSALS = {
-    "AADSTS7000215": f"the secret is not one of it: {SECRET} is the secret's value, not its id",
+    "AADSTS7000215": f"the secret is wrong: {SECRET} must be the secret's value, not its id",
     "AADSTS7000222": f"its secret has expired: make a new one, and set {SECRET}",
     "AADSTS7000112": "the application is disabled",
     "AADSTS700016": f"there is no such application in the tenant: is {CLIENT} right?",

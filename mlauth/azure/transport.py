@@ -1,9 +1,8 @@
-"""How the clients of Azure speak HTTP: without `.netrc`, identities without a proxy, bounded.
+"""The HTTP transport of Azure's clients: without `.netrc`, and with a limit for answers.
 
-Azure's SDKs speak through requests. By itself it puts what `.netrc` says in the place of a token
+Azure's SDKs use requests. By default, requests replaces a token by an entry of `.netrc`
 (https://requests.readthedocs.io/en/latest/user/authentication/#netrc-authentication), and unpacks
-an answer as often as the answer says, into as much memory as that takes. Importing this module
-imports the SDK.
+an answer without a limit for memory. Importing this module imports the SDK.
 """
 
 from __future__ import annotations
@@ -26,27 +25,23 @@ _MOST_BYTES = 1024 * 1024  # the largest secret has 25 KB
 
 
 class _Unreadable(requests.RequestException):
-    """An answer that is not read: the message says of a host what it does."""
+    """An answer is not read. The message goes on after the host's name ("answers with …")."""
 
 
 def unreadable(error: BaseException) -> requests.RequestException | None:
-    """Say if an error of the SDK is about an answer that was not read.
-
-    Returns:
-        What says of a host what it does, with the response; else None.
-    """
+    """Return the cause of an SDK's error that says why an answer was not read, or None."""
     return next((cause for cause in causes(error) if isinstance(cause, _Unreadable)), None)
 
 
 def unusable(error: BaseException) -> str | None:
-    """Say which setting of this environment kept a request from being made, if one did."""
+    """Say which setting of this environment stopped a request, or return None."""
     for cause in causes(error):
         if isinstance(cause, (InvalidURL, InvalidSchema, LocationValueError)):
             return (
                 "the proxy that HTTPS_PROXY (or ALL_PROXY) names cannot be used: name one with "
                 "http://host:port, or put the host into NO_PROXY"
             )
-        # Of what reads certificates, not of a handshake, where the library is SSL.
+        # These are errors of reading certificates. In an error of a handshake, the library is SSL.
         if isinstance(cause, ssl.SSLError) and cause.library in ("X509", "PEM", "ASN1"):
             return "REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) cannot be read as PEM certificates"
         if type(cause) is OSError and "CA certificate bundle" in str(cause):
@@ -60,20 +55,21 @@ def transport(
     """Make the transport of a client of Azure.
 
     Args:
-        direct: ask without a proxy, whatever the environment says; else as requests does.
-        look: is called with each answer (a `requests.Response`) before its body is read.
-        options: for `RequestsTransport`: its time limits.
+        direct: never use a proxy; by default, the environment decides.
+        look: called with each answer (a `requests.Response`) before its body is read.
+        options: the time limits, for `RequestsTransport`.
     """
     session = requests.Session()
-    # MSAL copies these, and none of a subclass, into the session that asks Service Fabric.
-    session.auth = _unchanged  # only without any does requests read .netrc
+    # For Service Fabric, MSAL copies these attributes to its own session, so a subclass of Session
+    # would not help.
+    session.auth = _unchanged  # requests reads .netrc only if there is no auth
     session.headers["Accept-Encoding"] = "identity"
     session.hooks["response"] = [_bounded] if look is None else [look, _bounded]
     if direct:
-        session.trust_env = False  # which is about the CA, too
+        session.trust_env = False  # this also ignores the CA of the environment
         ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         options["connection_verify"] = ca or True
-    for scheme in ("http://", "https://"):  # as azure-core mounts them: no retries below ours
+    for scheme in ("http://", "https://"):  # azure-core does the same: no retries below ours
         session.mount(scheme, HTTPAdapter(max_retries=Retry(total=False, raise_on_status=False)))
     return RequestsTransport(session=session, **options)
 
@@ -91,7 +87,7 @@ def _bounded(response: requests.Response, **_options: Any) -> None:
 
 
 class _Bounded:
-    """The body of an answer, as it comes over the wire."""
+    """The body of an answer, not decoded, and with a limit."""
 
     def __init__(self, response: requests.Response) -> None:
         self._response, self._raw = response, response.raw

@@ -1,1 +1,1 @@
-"""HTTP to services that are given a credential, and what can be wrong with a connection."""
+"""HTTP to services that get a credential, and the faults of a connection."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a connection, in one line each that says what to change."""
+"""The faults of a connection. Each is one line that says what to change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datetime import datetime, timezone
 
 from mlauth.text import plain
 
-# HTTP statuses that say nothing of a credential: too slow, throttled, and every fault of a service
-# or of what stands before it (520 to 530 are Cloudflare's). HTTP has three digits.
+# HTTP statuses that say nothing about a credential: too slow, throttled, and every fault of a
+# service or of a proxy before it (520 to 530 are from Cloudflare). A status has three digits.
 TRANSIENT = frozenset({408, 429, *range(500, 1000)})
-# Those of them that are the same in a moment, so not tried again: not implemented, this version of
-# HTTP is not supported, a network wants its own login (RFC 9110, RFC 6585).
+# Another attempt would end with the same status here, so none is made: not implemented, HTTP
+# version not supported, and a network that wants its own login (RFC 9110, RFC 6585).
 LASTING = frozenset({501, 505, 511})
 # https://www.openssl.org/docs/man3.0/man3/X509_STORE_CTX_get_error.html
 _NOT_YET_VALID, _EXPIRED, _WRONG_HOST, _WRONG_ADDRESS = 9, 10, 62, 64
@@ -25,16 +25,17 @@ _UNKNOWN_CA = {2, 18, 19, 20, 21}
 
 @dataclass(frozen=True)
 class Fault:
-    """What kept a request from being answered; who asked turns it into an error of his own.
+    """The reason why a request got no usable answer. The caller turns it into an error.
 
     Attributes:
-        line: what, where, why, and what to do.
-        unknown: whether what was asked for may be fine; else somebody must change something.
-        transient: whether it is worth another attempt.
-        sent: whether the service may have got the request.
+        line: what failed, where, why, and what to do.
+        unknown: whether the credential or secret may be fine; otherwise, somebody must change
+            something.
+        transient: whether another attempt may help.
+        sent: whether the service may have received the request.
         status: the HTTP status, if there was an answer.
         wait: seconds that the service asks to wait.
-        location: the path that a redirect to the same origin leads to.
+        location: the path of a redirect's target, if it has the same origin.
     """
 
     line: str
@@ -47,7 +48,7 @@ class Fault:
 
 
 class FaultError(Exception):
-    """A fault inside of a library's callback; it becomes a `Fault` again where that was called.
+    """Carries a fault out of a library's callback; the caller of the library takes the fault.
 
     Attributes:
         fault: the fault.
@@ -70,8 +71,8 @@ def busy(
         who: the service, for the message.
         status: the HTTP status.
         retry_after: the header of that name.
-        does: what the service does, where that is known better than by the status.
-        fine: what may be fine, for the message.
+        does: what the service does, if more is known than the status says.
+        fine: an addition to the message, which says what may be fine.
     """
     does = does or ("throttles us" if status == 429 else "has a fault")
     return Fault(
@@ -84,18 +85,19 @@ def busy(
 
 
 def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | None:
-    """Say what kept a connection from being made, whatever library raised it.
+    """Say why no connection could be made; any HTTP library may have raised the error.
 
     Args:
-        error: what was raised; its causes are looked at too.
+        error: the error; its causes are searched too.
         host: name and port, for messages.
-        trust: how a CA is made known here, for messages.
+        trust: how to make a CA known, for messages.
 
     Returns:
-        The fault, or None where the connection was made (a time-out, an answer cut short).
+        The fault, or None if there was a connection (a time-out, an answer that was cut short).
     """
     for cause in causes(error):
-        # Of urllib3, requests or httpx; urllib3 calls a tunnel that breaks off one, too.
+        # urllib3, requests and httpx have a ProxyError. urllib3 also raises it for a connection
+        # that breaks off in the tunnel; `explain` says that.
         if type(cause).__name__ == "ProxyError" and not any(
             isinstance(each, _BROKEN_OFF) for each in causes(cause)
         ):
@@ -136,14 +138,14 @@ def connection_fault(error: BaseException, host: str, *, trust: str) -> Fault | 
 def explain(
     error: BaseException, host: str, *, trust: str, where: str = "", within: str = "in time"
 ) -> Fault:
-    """Say what went wrong with a request that was not answered, whatever library raised it.
+    """Say why a request got no answer; any HTTP library may have raised the error.
 
     Args:
-        error: what was raised.
+        error: the error.
         host: see `connection_fault`.
         trust: see `connection_fault`.
-        where: what gave no answer, where that is more than the host.
-        within: how long was waited for one.
+        where: the URL that gave no answer, if more than the host is known.
+        within: the time limit, in words.
     """
     fault = connection_fault(error, host, trust=trust)
     if fault is None and too_late(error):
@@ -161,12 +163,12 @@ def explain(
 
 
 def too_late(error: BaseException) -> bool:
-    """Say whether what was waited for was an answer."""
+    """Say whether an error is about a time limit."""
     return any("Timeout" in type(cause).__name__ for cause in causes(error))
 
 
 def _ended(error: ssl.SSLError) -> bool:
-    """Say whether the other side went away during the handshake, which says nothing of TLS."""
+    """Say whether the other side ended the connection in the handshake: that is no fault of TLS."""
     return isinstance(error, ssl.SSLEOFError) or "EOF" in (error.reason or "")
 
 
@@ -187,7 +189,7 @@ def _certificate(error: ssl.SSLCertVerificationError, host: str, trust: str) -> 
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an exception to what caused it; libraries also keep causes as attributes."""
+    """Yield an exception and all its causes; libraries keep some of them as attributes."""
     waiting, seen = [error], set()
     while waiting:
         cause = waiting.pop(0)
@@ -206,12 +208,12 @@ def wait_of(header: str | None) -> float | None:
         return None
     if header.strip().isdecimal():
         return float(header)
-    from email.utils import parsedate_to_datetime  # with half of `email`, for a rare header
+    from email.utils import parsedate_to_datetime  # a slow import for a rare header
 
     try:
         when = parsedate_to_datetime(header)
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # "-0000", which RFC 5322 has for a time in UTC of unknown origin
+    if when.tzinfo is None:  # "-0000" is UTC, from an unknown time zone (RFC 5322)
         when = when.replace(tzinfo=timezone.utc)
     return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

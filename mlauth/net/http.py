@@ -1,7 +1,7 @@
-"""HTTP to a service that is given a credential: TLS verified, no redirect followed, bounded.
+"""HTTP to a service that gets a credential: TLS is verified, and no redirect is followed.
 
-Faults that may pass are retried inside the deadline. What is left is a `Fault`, which is returned:
-whoever asked knows what it means for what he does.
+Time and sizes are limited. Transient faults are retried within the deadline. A fault that remains
+is returned as a `Fault`, because only the caller knows its meaning.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ S = TypeVar("S", bound="Service")
 
 
 def _shows_no_headers(record: logging.LogRecord) -> bool:
-    """Drop what httpcore logs, at DEBUG, of answers to us: a login's has tokens in its cookies."""
+    """Drop httpcore's DEBUG records of answers to us: cookies of a login hold tokens."""
     return record.threadName != THREAD or "receive_response_headers.complete" not in record.msg
 
 
@@ -47,7 +47,7 @@ logging.getLogger("httpcore.http11").addFilter(_shows_no_headers)
 
 @dataclass(frozen=True)
 class Bearer(NeverPickled):
-    """A token, as RFC 6750 sends it."""
+    """A token for the header of RFC 6750."""
 
     token: SecretStr
 
@@ -58,7 +58,7 @@ class Bearer(NeverPickled):
 
 @dataclass(frozen=True)
 class Basic(NeverPickled):
-    """A user, whose name has no colon, and a password, as RFC 7617 sends them."""
+    """A user, whose name has no colon, and a password, for the header of RFC 7617."""
 
     user: str
     password: SecretStr
@@ -71,13 +71,13 @@ class Basic(NeverPickled):
 
 @dataclass(frozen=True)
 class Answer(NeverPickled):
-    """What a service answered.
+    """The answer of a service.
 
     Attributes:
         status: the HTTP status.
-        content: the body; a token may be in it.
-        content_type: for messages.
-        headers: those that were asked for, by their names in lower case.
+        content: the body; it may hold a token.
+        content_type: the type of the body, for messages.
+        headers: the headers that the caller wanted, by their names in lower case.
     """
 
     status: int
@@ -87,12 +87,12 @@ class Answer(NeverPickled):
 
     @property
     def text(self) -> str:
-        """The body as text, which is taken for UTF-8."""
+        """The body as text; it is decoded as UTF-8."""
         return self.content.get_secret_value().decode(errors="replace")
 
     @property
     def json(self) -> Any:
-        """The body as what its JSON says, or None where it is none."""
+        """The body as parsed JSON, or None if it is no JSON."""
         try:
             return json_of.loads(self.content.get_secret_value())
         except (ValueError, RecursionError):
@@ -115,9 +115,9 @@ class Service:
 
         Args:
             url: scheme, host, port and prefix, without a trailing slash.
-            deadline: bounds every request and retry.
-            ca: a path to a CA bundle or its PEM text; by default that of `REQUESTS_CA_BUNDLE` or
-                `CURL_CA_BUNDLE`, else certifi's.
+            deadline: the time limit of all requests and retries.
+            ca: a path to a CA bundle or its PEM text; by default the bundle of
+                `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE`, else of certifi.
             client: the system's own client, for messages.
             insecure: let http go beyond this machine, in clear: a person has asked for that.
         """
@@ -151,21 +151,22 @@ class Service:
         keep: Iterable[str] = (),
         once: bool = False,
     ) -> Answer | Fault:
-        """Send a request, again if the fault may be gone.
+        """Send a request; repeat it after transient faults.
 
         Args:
             method: the HTTP method.
             path: appended to the service's URL.
-            auth: the credential; nothing else is sent in its place, nor a cookie beside it.
+            auth: the credential. Nothing replaces it (such as `.netrc`), and no cookie is sent.
             headers: more headers.
-            params: the query, which proxies log: no place for a secret.
+            params: the query. Proxies log it, so it must hold no secret.
             data: a form to send.
             json: an object to send, in place of a form.
-            keep: the names of the answer's headers that are wanted.
-            once: never send it again: it must not be done twice.
+            keep: the names of the wanted headers of the answer.
+            once: never repeat the request, because it must not be done twice.
 
         Returns:
-            The answer, if its status is below 500 and it neither redirects nor throttles.
+            The answer, if its status is below 500 and it neither redirects nor throttles;
+            otherwise the fault.
         """
         self._sent = False
         if self._refused:
@@ -181,7 +182,7 @@ class Service:
             except FaultError as error:
                 return error.fault
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError) as error:
-                # Not raised: httpx keeps the request, and so the credential, on its exceptions.
+                # The error goes no further, because it holds the request and so the credential.
                 return self._explain(error, path)
 
         result = retry(send, self._deadline, attempts=1 if once else _ATTEMPTS)
@@ -207,23 +208,23 @@ class Service:
             proxy=httpx.Proxy(proxy, ssl_context=trust if tls_to_proxy else None)
             if proxy
             else None,
-            # httpx reads other variables for trust and route, and stumbles over some values.
+            # httpx would read other variables for trust and proxies, and fails on some values.
             trust_env=False,
             headers={
                 "User-Agent": "mlauth",
                 "Accept": "application/json",
-                # A few bytes may unpack to gigabytes, in one step of the decoder.
+                # An unpacked answer could fill the memory: a few bytes can become gigabytes.
                 "Accept-Encoding": "identity",
             },
         )
         return self._client
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note that a request is about to leave, and keep it back when the time is up.
+        """Note that a request is about to be sent, and stop it if the time is up.
 
-        httpcore calls this from inside: https://www.encode.io/httpcore/extensions/#trace
+        httpcore calls this: https://www.encode.io/httpcore/extensions/#trace
         """
-        # A proxy is asked for a connection (CONNECT) before the service is asked for anything.
+        # CONNECT goes to a proxy, before the request to the service.
         if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             if not self._deadline.remaining():
                 raise FaultError(
@@ -247,10 +248,10 @@ class Service:
         **rest: Any,
     ) -> Answer | Fault:
         client, where = self._open(), f"{self.url}{path}"
-        client.cookies.clear()  # a login's would be a second credential
+        client.cookies.clear()  # the cookie of a login would be a second credential
         with client.stream(
             method,
-            f"/{path.removeprefix('/')}",  # never another origin
+            f"/{path.removeprefix('/')}",  # with the slash, it can name no other origin
             headers=_headers(auth, headers),
             data=_clear(data),
             timeout=max(0.05, self._deadline.remaining()),
@@ -310,7 +311,7 @@ def _headers(auth: Bearer | Basic | None, headers: Mapping[str, Text]) -> dict[s
     made = _clear(headers) | ({"Authorization": auth.header()} if auth else {})
     for name, value in made.items():
         if not _IN_A_HEADER.fullmatch(value):
-            del made, value  # they would be locals of an error
+            del made, value  # a traceback may show local variables
             raise FaultError(
                 Fault(
                     f"the header {name} cannot hold its value, which is not printable ASCII: is it "
@@ -324,8 +325,8 @@ def _redirected(where: str, status: int, asked: httpx.URL, target: httpx.URL) ->
     host = plain(target.netloc.decode())
     same = (asked.scheme, asked.netloc) == (target.scheme, target.netloc)
     return Fault(
-        f"{where} redirects ({status}) to {host}; a credential is sent to no other place: give "
-        "the URL that answers itself (https? a path?)",
+        f"{where} redirects ({status}) to {host}, and a credential is sent to no other place: give "
+        "the URL that answers without a redirect (https? a path?)",
         status=status,
         location=target.path if same else None,
     )

@@ -1,4 +1,4 @@
-"""Faults that may pass are tried again inside the deadline, as long as the service asks for."""
+"""Repeats calls after transient faults, within the deadline, and waits as long as services ask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-_CONNECTING = 5  # attempts to connect: what is throttled is worth more, what is mistyped is not
+_CONNECTING = 5  # attempts to connect; the name may be mistyped, so more would only cost time
 
 
 def retry(
@@ -22,18 +22,18 @@ def retry(
     """Call a function until it returns no transient fault, with backoff, jitter and `Retry-After`.
 
     Args:
-        call: one attempt.
-        deadline: no attempt is waited for that would start after it.
-        attempts: how many are made; by default five where there was no answer, and as many as the
-            deadline lets where the service asks for patience.
+        call: makes one attempt.
+        deadline: no attempt begins after it.
+        attempts: how many attempts are made. By default, five if nothing answers, and as many as
+            the deadline allows if a service answers with a transient status.
 
     Returns:
-        What the last attempt returned.
+        The result of the last attempt.
     """
     first = call()
     if not _is_transient(first):
         return first
-    # Imported for the first fault: 20 ms and more, which a service that answers costs nobody.
+    # This import takes at least 20 ms, and only faults need it.
     with importing:
         from tenacity import Retrying, retry_if_result, stop_before_delay, wait_random_exponential
 
@@ -41,9 +41,9 @@ def retry(
 
     def attempt() -> T | Fault:
         nonlocal last, made
-        if made:  # the attempt that was made counts
+        if made:  # the first attempt was made above, and counts
             made = False
-        elif deadline.remaining():  # else what was answered says more than that time is up
+        elif deadline.remaining():  # without time, the last fault says more than a time-out would
             last = call()
         return last
 
@@ -55,7 +55,7 @@ def retry(
     backoff = wait_random_exponential(multiplier=0.2, max=5)
 
     def wait(state: RetryCallState) -> float:
-        # Jitter on top: those who were told the same time would come back together.
+        # The random part keeps clients apart that were told to wait for the same time.
         return (fault(state).wait or 0.0) + backoff(state)
 
     in_time = stop_before_delay(deadline.remaining())

@@ -1,6 +1,7 @@
-"""The route to a service and the trust in it: those of requests, which systems' clients use.
+"""The proxy and the CAs for a service, chosen as requests does, which the systems' clients use.
 
-So what passes here passes there; but this machine is never asked through a proxy.
+So a check that passes here passes in the client, too. There is one difference: a service on this
+machine is never asked through a proxy.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from mlauth.net.faults import Fault, FaultError
 if TYPE_CHECKING:
     import httpx
 
-# Of everything else (`\`, `%2e`, full-width letters, a user) some program makes another host.
+# With anything else (`\`, `%2e`, full-width letters, a user), some program finds another host.
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 
 
 @dataclass(frozen=True)
 class Client:
-    """A system's own client, in words for messages.
+    """How messages speak of a system's own client.
 
     Attributes:
-        name: whose client it is.
-        ca_setting: where a CA bundle is given.
-        trust: how a CA is made known.
+        name: the client.
+        ca_setting: the setting that has a CA bundle.
+        trust: how to make a CA known.
     """
 
     name: str = "the system's client"
@@ -42,16 +43,16 @@ class Client:
 
 
 def has_plain_host(url: str) -> bool:
-    """Say whether every program takes the same host from a URL, whatever its parser."""
+    """Say whether every program finds the same host in a URL."""
     return bool(_HOST_AND_PORT.fullmatch(urlsplit(url).netloc)) and "\\" not in url
 
 
 def is_loopback(url: str) -> bool:
-    """Say whether a URL points to this machine, whatever program reads it."""
+    """Say whether a URL points to this machine in every program."""
     if not has_plain_host(url):
         return False
     host = urlsplit(url).hostname or ""
-    # glibc alone, as in most containers, looks `x.localhost` up in DNS.
+    # A name such as `x.localhost` does not count: glibc looks it up in DNS.
     if host == "localhost":
         return True
     try:
@@ -76,15 +77,15 @@ def proxy_to(url: str, client: Client) -> httpx.URL | None:
     """Return the proxy to ask a URL through, or None.
 
     Raises:
-        FaultError: what the environment names is no proxy that HTTP can use, or a SOCKS proxy.
+        FaultError: the environment names a SOCKS proxy, or something that is no HTTP proxy.
     """
     proxy = None if is_loopback(url) else _proxy(url)
     if proxy is None:
         return None
     parts = urlsplit(url)
     line = (
-        f"{parts.netloc} is to be reached through the proxy of {parts.scheme.upper()}_PROXY or "
-        "ALL_PROXY here"
+        f"{parts.netloc} is reached through the proxy of {parts.scheme.upper()}_PROXY or ALL_PROXY "
+        "here"
     )
     what_to_do = "name one with http://host:port, or put the host into NO_PROXY"
     if proxy.scheme.startswith("socks"):
@@ -99,16 +100,16 @@ def proxy_to(url: str, client: Client) -> httpx.URL | None:
 
 
 def _proxy(url: str) -> httpx.URL | None:
-    """Return the proxy through which requests asks a URL here, or None.
+    """Return the proxy that requests would use for a URL here, or None.
 
-    Not as text: httpx's URLs do not show the password in one.
+    It is an `httpx.URL`, whose `repr` does not show a password.
     """
-    from urllib.request import getproxies  # with all of `http` and `email`
+    from urllib.request import getproxies  # a slow import, which brings `http` and `email`
 
     if not getproxies():
         return None
-    # The rule for NO_PROXY differs from httpx's, and from version to version, so requests is asked.
-    # Imported where a proxy is configured: 0.1 s, which nobody else is to wait for.
+    # The rule for NO_PROXY differs between httpx and requests, and between versions, so requests
+    # itself decides. Its import takes 0.1 s, so it is left to environments with a proxy.
     with importing:
         import httpx
         from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
@@ -116,15 +117,15 @@ def _proxy(url: str) -> httpx.URL | None:
     chosen = select_proxy(url, get_environ_proxies(url))
     try:
         return httpx.URL(prepend_scheme_if_needed(chosen, "http")) if chosen else None
-    except (ValueError, TypeError, httpx.InvalidURL):  # TypeError: requests', of a URL without host
+    except (ValueError, TypeError, httpx.InvalidURL):  # requests raises TypeError without a host
         return httpx.URL()
 
 
 def netrc_problem(url: str, client: Client) -> str | None:
-    """Say whether `.netrc` makes requests send something else than the token that it is given.
+    """Say why requests would not send a token but the content of `.netrc`, or return None.
 
-    Seen with requests 2.34: an entry for the host, or `default`, replaces the
-    `Authorization` header (https://github.com/psf/requests/issues/3929). httpx does not read it.
+    Seen with requests 2.34: an entry for the host, or a default one, replaces the `Authorization`
+    header (https://github.com/psf/requests/issues/3929). httpx does not read `.netrc`.
     """
     files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
     found = [name for name in files if os.path.exists(os.path.expanduser(name))]
@@ -162,18 +163,18 @@ def ca_problem(ca: str, client: Client) -> str | None:
 
 
 def trust_in(ca: str | None, client: Client, *, tls: bool) -> ssl.SSLContext | None:
-    """Return what requests would trust here, or None where that is what certifi has.
+    """Return the CAs that requests would trust here, or None for those of certifi.
 
     Args:
         ca: see `mlauth.net.http.Service`.
         client: the client, for messages.
-        tls: whether TLS is spoken at all.
+        tls: whether TLS is used at all.
 
     Raises:
         FaultError: the CA bundle cannot be used.
     """
     if not tls:
-        # Loading the CAs costs more than the request; a context without any trusts nobody.
+        # Loading the CAs takes longer than the request. A context without CAs trusts nobody.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     place, setting = ca, client.ca_setting
     if not place:
@@ -181,9 +182,9 @@ def trust_in(ca: str | None, client: Client, *, tls: bool) -> ssl.SSLContext | N
         if variable is None:
             return None
         place, setting = os.environ[variable], variable
-        if os.path.isdir(place):  # requests takes one, with the names that c_rehash gives
+        if os.path.isdir(place):  # requests takes a directory with file names from c_rehash
             return ssl.create_default_context(capath=place)
-        if trust.is_text(place):  # which requests does not take
+        if trust.is_text(place):  # requests does not take PEM text
             raise FaultError(Fault(f"the CA bundle is text and no file: correct {variable}"))
     problem = ca_problem(place, client)
     if problem:

@@ -1,11 +1,11 @@
-"""Where secrets live. One module a store, named after its scheme.
+"""Stores: the places where secrets live. Each store has one module, named after its scheme.
 
-A store's module has `GRAMMAR` (what a reference to it looks like; importing it needs no SDK) and
-`Store` (reads a place in it; imports the SDK on the first read). What is the same for all stores is
-in `mlauth.storing`: the sentence around a message, empty values, UTF-8, sizes and `#key`.
+A store's module has `GRAMMAR` (the form of its references; importing it needs no SDK) and `Store`
+(reads a place; it imports the SDK on the first read). `mlauth.storing` does everything that is the
+same for all stores: the sentence around an error, empty values, UTF-8, sizes and `#key`.
 
-Another distribution adds a store by an entry point of the group `mlauth.stores`, whose name is the
-scheme and whose value is the module. It cannot replace one of ours.
+Another distribution adds a store with an entry point in the group `mlauth.stores`. Its name is the
+scheme and its value is the module. It cannot replace a store of mlauth.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _OURS = {
     "file": "mlauth.stores.file",
     "memory": "mlauth.stores.memory",
 }
-MOST_BYTES = 1024 * 1024  # of what is used; far over every secret that a service hands out
+MOST_BYTES = 1024 * 1024  # far more than any secret of a service has
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a secret is in its store.
+    """The part of a reference that the store reads.
 
     Attributes:
-        parts: what stood between slashes, each decoded: a part can have a slash in it (`%2F`).
-        options: what followed `?`, for instance `{"version": "3"}`.
+        parts: the decoded texts between the slashes; a part can have a slash in it (`%2F`).
+        options: the options after `?`, for instance `{"version": "3"}`.
     """
 
     parts: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A read-only copy in a fixed order: equal places are equal, hash alike, read alike.
+        # A read-only copy in a fixed order: so equal places have the same hash and the same text.
         object.__setattr__(self, "options", MappingProxyType(dict(sorted(self.options.items()))))
 
     def __hash__(self) -> int:
@@ -70,14 +70,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Grammar:
-    """What a reference of a store looks like.
+    """The form of a store's references.
 
     Attributes:
-        form: an example, shown in messages.
-        problem: says what is wrong with the parts of a place, or returns None.
-        options: those that may follow `?`: for each, what says what is wrong with its value.
-            `version` pins one, which is then read and never written.
-        most_bytes: the most that can be written.
+        form: an example for messages.
+        problem: returns what is wrong with the parts of a place, or None.
+        options: the names of the options that may follow `?`, each with a function that returns
+            what is wrong with its value, or None. `version` pins a version, which can be read but
+            not written.
+        most_bytes: the size of the largest secret that can be written.
     """
 
     form: str
@@ -90,7 +91,7 @@ def named(*names: str) -> Callable[[tuple[str, ...]], str | None]:
     """Return a `Grammar.problem` for places with one part for each name.
 
     Args:
-        names: what the parts are, for instance "vault" and "secret".
+        names: the names of the parts, for instance "vault" and "secret".
     """
 
     def problem(parts: tuple[str, ...]) -> str | None:
@@ -98,7 +99,9 @@ def named(*names: str) -> Callable[[tuple[str, ...]], str | None]:
             if not part:
                 return f"the {name} is missing"
         if len(parts) > len(names):
-            return f"a part too many follows the {names[-1]} (a slash in a name is written %2F)"
+            return (
+                f"there is one part too many after the {names[-1]} (write a slash in a name as %2F)"
+            )
         return None
 
     return problem
@@ -106,13 +109,13 @@ def named(*names: str) -> Callable[[tuple[str, ...]], str | None]:
 
 @dataclass(frozen=True)
 class StoredSecret(NeverPickled):
-    """A secret as a store gave it.
+    """A secret as a store returns it.
 
     Attributes:
-        value: the value, whole. Bytes are decoded with `errors="surrogateescape"`: what is not
-            UTF-8 is refused for all stores alike.
-        version: the store's name for this version, where it has versions.
-        outdated: why it should not be used now, where the store knows times of validity.
+        value: the whole value. Bytes are decoded with `errors="surrogateescape"`; `mlauth.storing`
+            then refuses values that are not UTF-8.
+        version: the store's name for this version, if it has versions.
+        outdated: the reason why the secret should not be used now, if the store knows one.
     """
 
     value: SecretStr
@@ -122,12 +125,12 @@ class StoredSecret(NeverPickled):
 
 @dataclass(frozen=True)
 class Access:
-    """How a place would be read: for people, without reading it.
+    """How a place would be read, in words for people.
 
     Attributes:
-        place: where it is, in the store's own terms.
-        identity: as whom it would be read.
-        notes: what else a person should know, one line each.
+        place: the place in the store's own terms.
+        identity: the identity that would read it.
+        notes: more facts for people, one line each.
     """
 
     place: str
@@ -136,19 +139,19 @@ class Access:
 
 
 class Store(Protocol):
-    """What every store can do. Constructing one does no I/O.
+    """The methods of every store. The constructor does no I/O.
 
-    The message of an error is what went wrong and what to do, in one line without the reference,
-    for instance "there is no such secret; check the name": what could not be done, and to which
-    reference, is put before it.
+    The message of an error is one line that says what went wrong and what to do, for instance
+    "there is no such secret; check the name". mlauth puts the reference and the failed action
+    before it.
     """
 
     def read(self, place: Place, *, timeout: float) -> StoredSecret:
-        """Read a secret, whole.
+        """Read a whole secret.
 
         Args:
-            place: one that the grammar took.
-            timeout: seconds that may pass, retries included; over 0.
+            place: a place that the grammar accepts.
+            timeout: seconds that may pass, retries included; more than 0.
 
         Raises:
             StoreError: `SecretNotFound`, `SecretDenied`, `SecretUnusable`, `StoreUnavailable`
@@ -158,60 +161,60 @@ class Store(Protocol):
         ...
 
     def describe(self, place: Place) -> Access:
-        """Say where a place is and as whom it would be read, without reading it."""
+        """Say where a place is and which identity would read it, without reading it."""
         ...
 
 
 @runtime_checkable
 class WritableStore(Store, Protocol):
-    """What a store can do that secrets can be written to."""
+    """The methods of a store that can also write secrets."""
 
     def write(
         self, place: Place, value: SecretStr, *, timeout: float, before: Callable[[], None]
     ) -> str | None:
-        """Write a secret, whole.
+        """Write a whole secret.
 
         Args:
-            place: one that the grammar took, without a version.
+            place: a place that the grammar accepts, without a version.
             value: the new value: text of 1 byte to `Grammar.most_bytes`.
             timeout: seconds that may pass, retries included; no write begins after them.
-            before: called right before each attempt to write; what it raises is raised.
+            before: called right before each attempt to write; its errors are raised as they are.
 
         Returns:
-            The store's name for the new version, where it has versions.
+            The store's name for the new version, if it has versions.
 
         Raises:
-            StoreError: as for `read`; the secret is then as it was. After `StoreUnavailable` it
-                may have been written.
+            StoreError: see `read`; the secret is unchanged. Only after `StoreUnavailable`, it may
+                have been written.
         """
         ...
 
     def prove_writable(self, place: Place, *, timeout: float) -> None:
-        """Prove, as far as that goes without changing a value, that a secret can be written.
+        """Prove that a secret can be written, as far as possible without changing a value.
 
         Args:
-            place: one that the grammar took, without a version.
+            place: a place that the grammar accepts, without a version.
             timeout: seconds that may pass, retries included.
 
         Raises:
-            StoreError: as for `write`.
+            StoreError: see `write`.
         """
         ...
 
 
 @runtime_checkable
 class RemoteStore(Store, Protocol):
-    """What a store can say that asks others.
+    """The methods of a store that asks a service.
 
-    It may have an attribute `identity` too: the variables that say as whom it asks, as patterns of
-    `fnmatch`. An activation that changes one keeps the worker's own, which the store finds in
-    `mlauth.record.own_environment`.
+    It may have an attribute `identity`, too: the variables that choose its identity, as patterns of
+    `fnmatch`. An activation that changes such a variable keeps the worker's own value, and the
+    store reads it from `mlauth.record.own_environment`.
     """
 
     def hosts(self, place: Place) -> tuple[str, ...]:
-        """Return the hosts that a credential would be sent to, to read or write a place.
+        """Return the hosts that get a credential when a place is read or written.
 
-        Names or addresses without ports; finding out does no I/O.
+        They are names or addresses, without ports. This does no I/O.
         """
         ...
 
@@ -232,7 +235,7 @@ def grammar(scheme: str) -> Grammar | None:
 
 
 def usable() -> list[str]:
-    """Return the schemes of the stores that can be used: of others, a package is broken."""
+    """Return the schemes of all stores that can be used; the packages of others are broken."""
     found = []
     for scheme in schemes():
         with suppress(InvalidReference):
@@ -242,7 +245,7 @@ def usable() -> list[str]:
 
 
 def identity_variables() -> tuple[str, ...]:
-    """Return the variables that say as whom stores are read, as patterns of `fnmatch`."""
+    """Return the variables that choose the identities of stores, as patterns of `fnmatch`."""
     identities = (getattr(_module(scheme).Store, "identity", ()) for scheme in usable())
     return tuple(name for each in identities for name in each)
 
@@ -254,7 +257,7 @@ def new_store(scheme: str) -> Store:
 
 
 def outcome(fault: Fault) -> StoreError:
-    """Return the error that a fault of the network is to a store."""
+    """Turn a fault of the network into the error of a store."""
     return (StoreUnavailable if fault.unknown else StoreUnreachable)(fault.line)
 
 

@@ -1,7 +1,7 @@
-"""`azurekv://vault/secret`: Azure Key Vault, read by name and never listed.
+"""`azurekv://vault/secret`: Azure Key Vault. Secrets are read by name, and never listed.
 
-The protocol: https://learn.microsoft.com/rest/api/keyvault/secrets (azure-keyvault-secrets 4.12);
-its errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes.
+Protocol: https://learn.microsoft.com/rest/api/keyvault/secrets (azure-keyvault-secrets 4.12).
+Errors: https://learn.microsoft.com/azure/key-vault/general/rest-error-codes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXTRA = "azurekv"
-_SUFFIXES = {  # what vaults are called in each cloud
+_SUFFIXES = {  # how the names of vaults end in each cloud
     clouds.PUBLIC: ".vault.azure.net",
     clouds.CHINA: ".vault.azure.cn",
     clouds.CHINA_BEFORE: ".vault.azure.cn",
@@ -61,17 +61,17 @@ _SUFFIXES = {  # what vaults are called in each cloud
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    """Drop a traceback that the SDK logs of an error that is no JSON: ours is one line."""
+    """Drop the traceback that the SDK logs for an error that is no JSON: our message is enough."""
     return record.threadName != THREAD or record.levelno != logging.WARNING
 
 
-for _module in ("_utils.model_base", "_model_base"):  # the other is that of older ones
+for _module in ("_utils.model_base", "_model_base"):  # the second is for older versions
     logging.getLogger(f"azure.keyvault.secrets._generated.{_module}").addFilter(_is_not_ours)
 
 
 def _problem(parts: tuple[str, ...]) -> str | None:
     if parts[1:2] == ("secrets",) and parts[2:]:
-        return "leave 'secrets/' away, and name a version as ?version="
+        return "remove 'secrets/', and name a version as ?version="
     wrong = named("vault", "secret")(parts)
     if wrong:
         return wrong
@@ -102,7 +102,7 @@ GRAMMAR = Grammar(
 
 
 class Store:
-    """Reads and writes secrets of Key Vaults, each vault through one client."""
+    """Reads and writes secrets of Key Vaults, with one client for each vault."""
 
     identity = VARIABLES
 
@@ -136,10 +136,10 @@ class Store:
         )
 
     def prove_writable(self, place: Place, *, timeout: float) -> None:
-        """Give a secret the tags that it has; see `WritableStore.prove_writable`.
+        """Set the tags that a secret already has; see `WritableStore.prove_writable`.
 
-        Access policies call the right to do that Set, as the one to write. A role needs
-        `secrets/update/action` for it and `secrets/setSecret/action` to write:
+        With access policies, this needs the same right as writing (Set). A role needs
+        `secrets/update/action` for this, and `secrets/setSecret/action` to write:
         https://learn.microsoft.com/azure/role-based-access-control/permissions/security
         """
         deadline = Deadline(timeout)
@@ -154,12 +154,12 @@ class Store:
             vault.call_alone(update, place, deadline)
         except SecretDenied as error:
             raise SecretDenied(
-                f"{error} (a role of your own needs secrets/update/action beside "
+                f"{error} (a custom role needs secrets/update/action beside "
                 "secrets/getSecret/action and secrets/setSecret/action)"
             ) from None
 
     def describe(self, place: Place) -> Access:
-        """See `Store.describe`; the notes say what may take time."""
+        """See `Store.describe`; the notes name the time limits of the identity."""
         environment = own_environment()
         url = str(place)
         try:
@@ -170,12 +170,12 @@ class Store:
         return Access(url, str(identity), (f"time limits: {identity.limits()}",))
 
     def hosts(self, place: Place) -> tuple[str, ...]:
-        """Return the vault's, and Microsoft Entra's where it is asked; see `RemoteStore.hosts`."""
+        """Return the vault, and Microsoft Entra if it is asked; see `RemoteStore.hosts`."""
         environment = own_environment()
         asked = []
-        with suppress(StoreError):  # there is nobody to ask, or to ask as: reading says so
+        with suppress(StoreError):  # without a host or an identity, reading will raise the error
             asked.append(_parts(place, environment)[0])
-            # The others' endpoints are sent no credential, but give one out.
+            # Endpoints of other identities get no credential: they only give one out.
             if isinstance(choose(environment), (ServicePrincipal, WorkloadIdentity)):
                 authority = clouds.authority(asked[0], _SUFFIXES, environment)
                 asked += clouds.asked(authority, environment)
@@ -193,7 +193,7 @@ class Store:
 
 
 class _Vault:
-    """One vault. The first call brings challenge and token, the others wait for these alone."""
+    """One vault. The first call gets challenge and token, and other calls wait for these."""
 
     def __init__(self, host: str, tokens: Tokens, audience: str | None) -> None:
         self._host = host
@@ -203,7 +203,8 @@ class _Vault:
         self._primed = threading.Event()
         self._calling = threading.local()
         secrets = sdk("azure.keyvault.secrets", _EXTRA)
-        # Neither the SDK's retries, which can take days, nor its redirects: ours are bounded.
+        # The SDK's retries can take days, and its redirects go anywhere. So both are off, and
+        # `mlauth.net.retrying` retries within the deadline.
         self._client: SecretClient = secrets.SecretClient(
             f"https://{host}",
             self,
@@ -213,18 +214,18 @@ class _Vault:
         )
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Give the client a token: it asks once the vault's challenge has said for what."""
+        """Return a token for the client, which calls this after the vault's challenge."""
         asked = {scope.removesuffix("/.default").rstrip("/").lower() for scope in scopes}
         if self._audience is None or asked != {self._audience}:
             raise FaultError(self._another_service())
         deadline: Deadline = self._calling.deadline
         token = self._tokens.get(self._audience, deadline=deadline, **options)
         self._primed.set()
-        self.in_time()  # what the token is for is asked next
+        self.in_time()  # the client sends its request next
         return token
 
     def in_time(self) -> None:
-        """Let no request begin after the deadline of the call that this thread makes."""
+        """Raise an error if the deadline of this thread's call is over: no request begins then."""
         deadline: Deadline = self._calling.deadline
         if not deadline.remaining():
             raise FaultError(
@@ -241,7 +242,7 @@ class _Vault:
         place: Place,
         deadline: Deadline,
     ) -> T:
-        """Call the client; the first call makes the others wait for challenge and token."""
+        """Call the client; other calls wait until the first one has challenge and token."""
         first = self._first.acquire(blocking=False)
         try:
             if not first:
@@ -258,7 +259,7 @@ class _Vault:
         deadline: Deadline,
         before: Callable[[], None] = lambda: None,
     ) -> T:
-        """Call the client, and something right before each attempt."""
+        """Call the client, with retries; `before` is called right before each attempt."""
 
         def attempt() -> T | Fault:
             before()
@@ -276,7 +277,8 @@ class _Vault:
                 explained = self._explain(error, place, deadline)
             if isinstance(explained, Fault):
                 return explained
-            # After the `except`: frames and exceptions of the SDK hold requests and answers.
+            # This is after the `except`, so that the error carries no exception of the SDK: their
+            # frames hold requests and answers.
             raise explained
 
         result = retry(attempt, deadline)
@@ -299,7 +301,8 @@ class _Vault:
             return Fault(f"{self._host} is not asked: {setting}")
         if isinstance(error, ValueError) and "challenge resource" in str(error):
             return self._another_service()
-        # No JSON, wrong types (where the SDK stumbles: exceptions of Python's own), another 2xx.
+        # The answer is no JSON, or another 2xx, or has wrong types (then the SDK fails with an
+        # exception of Python).
         odd = (exceptions.DecodeError, exceptions.HttpResponseError)
         if type(error) in odd or not isinstance(error, (exceptions.AzureError, OSError)):
             return Fault(
@@ -310,7 +313,7 @@ class _Vault:
     def _another_service(self) -> Fault:
         return Fault(
             f"{self._host} asks for a token of another service than the vaults of its cloud, and "
-            f"gets none: use the vault's own name, and set {AUTHORITY} in a cloud of your own"
+            f"gets none: use the vault's own name, and set {AUTHORITY} in a private cloud"
         )
 
     def _answered(self, error: Any, place: Place, deadline: Deadline) -> StoreError | Fault:
@@ -328,13 +331,13 @@ class _Vault:
                 "a deleted secret still has the name; recover it (az keyvault secret "
                 "recover) or purge it, and write again"
             )
-        if status in (401, 403) and code:  # a proxy's, too, but as a page
+        if status in (401, 403) and code:  # without a code, the answer is from a proxy
             kind, why = _refusal(code, message, place, str(self._tokens))
             return kind(why)
         if 300 <= status < 400:
             return Fault(
                 f"{self._host} redirects ({status}), and a token is sent to no other "
-                "place: is a proxy in the way?"
+                "host: is a proxy in the way?"
             )
         return SecretUnusable(
             f"{self._host} answers HTTP {status} ({plain(code) or 'no code'}): is it a "
@@ -342,7 +345,7 @@ class _Vault:
         )
 
     def _missing(self, place: Place, deadline: Deadline) -> str:
-        """Say if a secret that is not there was deleted: one more request, with the same right."""
+        """Say whether a missing secret was deleted; asks once more, which needs no other right."""
         name, versioned = place.parts[1], "version" in place.options
         seconds = max(0.05, min(2.0, deadline.remaining() / 2))
         try:
@@ -368,13 +371,14 @@ def _parts(place: Place, environment: Mapping[str, str]) -> tuple[str, str]:
                 "name the vault by its full host"
             )
         vault += suffix
-    return vault.lower().removesuffix(":443"), name  # the SDK compares a host with its challenge
+    return vault.lower().removesuffix(":443"), name  # the SDK compares this with the challenge
 
 
 def _audience(host: str, environment: Mapping[str, str]) -> str | None:
-    """Return what a vault's host gets a token for: its cloud's vaults; of no cloud, nothing.
+    """Return the audience of tokens for a vault's host: the vaults of its cloud.
 
-    The SDK alone lets a host choose: `x.azure.net` asks for a token for `https://azure.net`.
+    A host of no known cloud gets no token. The SDK would let the host choose: `x.azure.net` could
+    ask for a token for `https://azure.net`.
     """
     domain, named = host.partition(".")[2], clouds.named(environment)
     known = f".{domain.partition(':')[0]}" in _SUFFIXES.values()
@@ -383,7 +387,7 @@ def _audience(host: str, environment: Mapping[str, str]) -> str | None:
 
 
 def _stored(secret: KeyVaultSecret) -> StoredSecret:
-    """Return what was answered, if it is what a vault answers; else raise whatever it leads to."""
+    """Return the secret in an answer. Any exception says that the answer is not from a vault."""
     value, version = secret.value, secret.properties.version
     if not isinstance(value, str):
         raise TypeError
@@ -391,7 +395,7 @@ def _stored(secret: KeyVaultSecret) -> StoredSecret:
 
 
 def _outdated(secret: KeyVaultSecret) -> str | None:
-    """Say why Key Vault should not have handed a secret out, which it does all the same."""
+    """Say why a secret is outdated, or return None: Key Vault hands out outdated secrets, too."""
     now = datetime.now(timezone.utc)
     starts, ends = secret.properties.not_before, secret.properties.expires_on
     if ends is not None and ends <= now:
@@ -404,7 +408,7 @@ def _outdated(secret: KeyVaultSecret) -> str | None:
 def _said(error: HttpResponseError) -> tuple[str, str]:
     """Return the innermost code, and the message, of an answer."""
     try:
-        # Not `json()`, which answers of azure-keyvault-secrets 4.7 do not have.
+        # With azure-keyvault-secrets 4.7, answers have no method `json()`.
         content = json.loads(error.response.text())["error"]  # type: ignore[union-attr]
         inner = content.get("innererror") or {}
         return str(inner.get("code") or content.get("code") or ""), str(content.get("message", ""))

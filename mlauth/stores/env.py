@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def _problem(parts: tuple[str, ...]) -> str | None:
     if _NAME.match("/".join(parts)):
         return None
-    return "what follows '://' is not the name of a variable (letters, digits and '_')"
+    return "the text after '://' is not the name of a variable (letters, digits and '_')"
 
 
 GRAMMAR = Grammar(form="env://NAME", problem=_problem)
@@ -27,7 +27,7 @@ class Store:
     """Reads the environment."""
 
     def read(self, place: Place, *, timeout: float) -> StoredSecret:
-        """Read a variable; see `Store.read`. An empty one counts as not there."""
+        """Read a variable; see `Store.read`. An empty variable counts as missing."""
         value = os.environ.get(place.parts[0])
         if not value:
             state = "empty" if value == "" else "not set"
@@ -43,8 +43,8 @@ class Store:
 
 
 def user() -> str:
-    """Return the name of the user that this process runs as, or its number."""
+    """Return the name of the user of this process, or the user's number."""
     try:
         return f"user {getpass.getuser()}"
-    except (KeyError, OSError):  # a container's user that has no entry in the user database
+    except (KeyError, OSError):  # in a container, the user may have no entry in /etc/passwd
         return f"user id {os.getuid()}"

@@ -17,14 +17,14 @@ from mlauth.errors import SecretDenied, SecretNotFound, SecretUnusable, StoreUna
 from mlauth.stores import MOST_BYTES, Access, Grammar, Place, StoredSecret
 from mlauth.stores.env import user
 
-# Faults of the path itself, which no later attempt is free of. Others may be gone in a moment: of
-# the disk or network (EIO, ESTALE), or because something is used up here (EMFILE, ENOMEM).
+# These faults are in the path itself, so another attempt fails, too. Others may be gone in a
+# moment: faults of disk and network (EIO, ESTALE), or a limit that is reached (EMFILE, ENOMEM).
 _NEVER = {
     getattr(errno, name)
     for name in ["ELOOP", "ENAMETOOLONG", "ENXIO", "ENODEV", "EINVAL", "EOVERFLOW", "EOPNOTSUPP"]
 }
-_PREFIX = ".mlauth-write-"  # of what stands beside a file until it takes its place
-_STANDING_IN = 4096  # bytes: more than any key has
+_PREFIX = ".mlauth-write-"  # for the new file beside the old one, until it replaces it
+_STANDING_IN = 4096  # the size of a trial file in bytes: larger than any key
 
 
 def _problem(parts: tuple[str, ...]) -> str | None:
@@ -44,15 +44,15 @@ class Store:
     """Reads and writes files."""
 
     def read(self, place: Place, *, timeout: float) -> StoredSecret:
-        """Read a file, less one trailing newline; see `Store.read`."""
+        """Read a file, and drop one trailing newline; see `Store.read`."""
         path = _path(place)
         try:
-            # Not blocking: opening a pipe that nobody writes to would hang.
+            # Without O_NONBLOCK, opening a pipe that nobody writes to would hang.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise SecretUnusable("it is not a regular file; name the file")
-                # A wrong path does not fill the memory; a newline is dropped below.
+                # The limit keeps a huge file out of memory. A newline is dropped below.
                 content = SecretBytes(file.read(MOST_BYTES + 3))
         except (FileNotFoundError, NotADirectoryError):
             raise SecretNotFound("there is no such file; is the secret mounted?") from None
@@ -81,32 +81,32 @@ class Store:
     ) -> str | None:
         """Replace a file in one step, or make it with mode 0600; see `WritableStore.write`.
 
-        Whoever reads meanwhile has the old value or the new one. Mode and owner stay. A process
-        that is killed here can leave the value in a hidden file beside it, mode 0600: the next
-        `write` or `prove_writable` in that directory removes it.
+        At any time, readers get either the old value or the new one. Mode and owner stay. If the
+        process is killed here, the value can stay in a hidden file in the same directory, with mode
+        0600. The next `write` or `prove_writable` in that directory removes it.
         """
         content = SecretBytes(value.get_secret_value().encode())
         if content.get_secret_value().endswith(b"\n"):
-            content = SecretBytes(content.get_secret_value() + b"\n")  # reading drops one
-        path = os.path.realpath(_path(place))  # through links, which stay
+            content = SecretBytes(content.get_secret_value() + b"\n")  # reading drops one newline
+        path = os.path.realpath(_path(place))  # links stay; the file behind them is replaced
         deadline = Deadline(timeout)
         with _explained(), _beside(path, content) as beside:
             before()
             if not deadline.remaining():
                 raise StoreUnavailable("no time was left: give a slow disk a longer timeout")
             os.replace(beside, path)
-            _sync(os.path.dirname(path))  # the name too
+            _sync(os.path.dirname(path))  # the new name must be on the disk, too
         return None
 
     def prove_writable(self, place: Place, *, timeout: float) -> None:
-        """Do all that `write` does but for the last step; see `WritableStore.prove_writable`."""
+        """Do what `write` does, without the last step; see `WritableStore.prove_writable`."""
         path = os.path.realpath(_path(place))
         with _explained(), _beside(path, SecretBytes(b"?" * _STANDING_IN)):
             if path in _mount_points():
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
     def describe(self, place: Place) -> Access:
-        """See `Store.describe`; a note says if others may read the file."""
+        """See `Store.describe`; a note says if other users may read the file."""
         path = _path(place)
         notes: tuple[str, ...] = ()
         try:
@@ -121,7 +121,7 @@ class Store:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Say in one line why a file cannot be written."""
+    """Turn errors of the system into lines that say why a file cannot be written."""
     try:
         yield
     except IsADirectoryError:
@@ -135,16 +135,16 @@ def _explained() -> Iterator[None]:
         ) from None
     except OSError as error:
         advice = (
-            "a mounted secret is changed where it is mounted from: name that store instead"
+            "it is mounted, and can only be changed at its origin: name that store instead"
             if error.errno in (errno.EROFS, errno.EBUSY)
-            else "put that right and write again"
+            else "correct that, and write again"
         )
         raise StoreUnavailable(f"{error.strerror}; {advice}") from None
 
 
 @contextmanager
 def _beside(path: str, content: SecretBytes) -> Iterator[str]:
-    """Have a file beside another one, with its mode and owner, and with a content, on the disk."""
+    """Make a new file beside another one, with its mode and owner; it is removed at the end."""
     try:
         before = os.stat(path)
     except FileNotFoundError:
@@ -166,24 +166,24 @@ def _beside(path: str, content: SecretBytes) -> Iterator[str]:
             if os.name == "posix":
                 yield beside
         if os.name != "posix":
-            yield beside  # Windows replaces no file by one that is open
+            yield beside  # on Windows, an open file cannot replace another one
     finally:
         with suppress(OSError):
             os.unlink(beside)
 
 
 def _locked(folder: str) -> tuple[int, str]:
-    """Make a file that `_remove_left_ones` leaves alone as long as it is open."""
+    """Make a file that `_remove_left_ones` does not remove as long as it is open."""
     while True:
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)  # mode 0600
         _lock(descriptor, at_once=False)
         if os.name != "posix" or os.fstat(descriptor).st_nlink:
             return descriptor, name
-        os.close(descriptor)  # removed before it was locked
+        os.close(descriptor)  # another process removed the file before it was locked: try again
 
 
 def _lock(descriptor: int, *, at_once: bool) -> bool:
-    """Lock an open file, and say if that was possible."""
+    """Lock an open file; return whether that was possible."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -196,13 +196,13 @@ def _lock(descriptor: int, *, at_once: bool) -> bool:
 
 
 def _remove_left_ones(folder: str) -> None:
-    """Remove what processes that were killed left in a directory: nobody has a lock on it."""
+    """Remove the files that killed processes left in a directory: they are not locked any more."""
     with os.scandir(folder) as entries:
         left = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
     for name in left:
         with suppress(OSError):
             if os.name != "posix":
-                os.unlink(name)  # Windows refuses that while a process has it open
+                os.unlink(name)  # Windows refuses this while a process has the file open
                 continue
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -213,13 +213,13 @@ def _remove_left_ones(folder: str) -> None:
 
 
 def _mount_points() -> set[str]:
-    """Return what something is mounted on; a single file can be, and is then not replaceable."""
+    """Return all mount points. One of them can be a single file, which cannot be replaced."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
             points = [line.split(" ")[4] for line in lines]
     except OSError:
         return set()
-    # proc(5): blanks, tabs, line ends and backslashes as three octal digits.
+    # Blanks, tabs, line ends and backslashes are written as three octal digits, see proc(5).
     return {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), each) for each in points}
 
 
@@ -236,10 +236,9 @@ def local_path(location: str, *, windows: bool = os.name == "nt") -> str:
     """Return the path that a location names (RFC 8089 and, for Windows, its appendix E).
 
     Args:
-        location: of a reference to a file; it starts with a slash.
-        windows: whether it is one of Windows: with `file:///C:/key` a drive, with
-            `file:///run/key` the root of the current drive, with `file:////server/share/key` a
-            file of another machine.
+        location: the location in a `file` reference; it starts with a slash.
+        windows: whether this is Windows. There, `file:///C:/key` names a drive, `file:///run/key`
+            means the current drive, and `file:////server/share/key` is on another machine.
     """
     if not windows:
         return location

@@ -18,7 +18,7 @@ GRAMMAR = Grammar(form="memory://name", problem=_problem)
 
 
 def put(name: str, value: str) -> None:
-    """Keep a value under a name, until this process ends or `clear` is called."""
+    """Keep a value under a name until this process ends or `clear` is called."""
     _secrets[name] = SecretStr(value)
 
 
@@ -28,7 +28,7 @@ def clear() -> None:
 
 
 class Store:
-    """Reads what `put` kept."""
+    """Reads the values that `put` keeps."""
 
     def read(self, place: Place, *, timeout: float) -> StoredSecret:
         """Read a value; see `Store.read`."""
@@ -36,7 +36,7 @@ class Store:
         value = _secrets.get(name)
         if value is None:
             raise SecretNotFound(
-                "nothing was put there in this process; call "
+                "no value was put there in this process; call "
                 f"mlauth.stores.memory.put({name!r}, …) first"
             )
         return StoredSecret(value)

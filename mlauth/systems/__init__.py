@@ -1,7 +1,7 @@
-"""Credentials: a typed model for each system that a flow talks to. One module a system.
+"""Credentials: a typed model for each system that a flow talks to. Each system has one module.
 
-Each knows its fields (every secret one a reference) and the environment variables that the system's
-own client reads, and proves its values against the real service.
+A model knows its fields (each secret field is a reference) and the environment variables that the
+system's own client reads. It proves its values against the real service.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from mlauth.text import plain
 
 C = TypeVar("C", bound="Credentials")
 
-_GROUP = "mlauth.systems"  # of entry points, by which another package gives one
-# One line a system.
+_GROUP = "mlauth.systems"  # the entry points with which other packages add systems
+# One line for each system.
 _OURS = {
     "env": "mlauth.systems.env:EnvironmentSecrets",
     "zenml": "mlauth.systems.zenml:ZenMLCredentials",
@@ -45,47 +45,50 @@ _OURS = {
 
 
 class Scope(Protocol):
-    """A client that keeps state in this process or on disk, and how one run is kept from others.
+    """Keeps the state of a system's client, in this process or on disk, apart from other runs.
 
-    For a system's variables to count, its client may have to be told to work elsewhere, and to
-    look anew at what it read before. A process that starts with the variables needs nothing of
-    this.
+    A client that already runs in this process may have to use another directory, and read the
+    variables again. A process that starts with the variables set needs only the directory.
     """
 
     def enter(self, folder: str) -> Mapping[str, str]:
-        """Make what the client needs in the run's private folder.
+        """Make the files that the client needs in the run's private folder.
 
         Args:
-            folder: is there, belongs to this run alone, and is removed when it ends.
+            folder: it exists, belongs to this run alone, and is removed when the run ends.
 
         Returns:
-            The variables that make the client use it.
+            The variables that make the client use the files.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the files cannot be made.
         """
 
     def keep(self) -> Callable[[], None]:
-        """Keep what this process has of the client by now; changes nothing.
+        """Remember the state of the client in this process; changes nothing.
 
         Returns:
-            Puts it back. May be called again.
+            A function that restores this state; it may be called again.
         """
 
     def swap(self) -> None:
-        """Make this process's client read the variables anew. May be interrupted anywhere."""
+        """Make the client in this process read the variables again.
+
+        An interrupt may come at any point of it.
+        """
 
 
 @dataclass
 class Exports(NeverPickled):
-    """What a system wants in the environment.
+    """The variables that a system wants in the environment, and its scope.
 
     Attributes:
         secrets: variables whose values are masked in logs.
         settings: the other variables.
-        emptied: variables that are set empty, because another account's value may be there.
-        direct: hosts that clients are to ask without a proxy.
-        scope: of a client that keeps state in the process or on disk.
+        emptied: variables that are set to an empty text, because they may hold the value of
+            another account.
+        direct: hosts that clients ask without a proxy.
+        scope: keeps the state of the system's client apart, if it has any.
     """
 
     secrets: dict[str, SecretStr] = field(default_factory=dict)
@@ -97,11 +100,11 @@ class Exports(NeverPickled):
 
 @dataclass
 class Proof(NeverPickled):
-    """What a service said that exports need: account and facts are in the report (`Stages`).
+    """Answers of a service that exports need. The report has account and facts (`Stages`).
 
     Attributes:
-        secrets: under names of the system's, for instance the token of a login.
-        ids: what the service calls what the fields name.
+        secrets: for instance the token of a login; the system chooses the names.
+        ids: the service's ids for things that fields call by name.
     """
 
     secrets: dict[str, SecretStr] = field(default_factory=dict)
@@ -116,20 +119,20 @@ Address: TypeAlias = Annotated[str, _Address()]
 
 
 class Credentials(BaseModel):
-    """What every system's credentials have.
+    """The base of every system's credentials.
 
-    A field says its name, type, title, description and default here alone: steps, blocks and the
-    tables in docs/ are made from it. So is what they say of the system, from the class's docstring.
-    A field that is the service's URL has the type `Address`, one that holds a secret the type
+    A field has its name, type, title, description and default only in the model. Steps, blocks and
+    the tables in docs/ are made from it, and their introduction from the class's docstring. A field
+    with the service's URL has the type `Address`, and a field with a secret has the type
     `SecretReference`.
 
     Attributes:
         system: its name everywhere: section, step `<name>_login`, extra.
         title: its name for people.
-        found_in: for fields, the variables in which the system's own client finds them.
-        near_misses: names that people write for these variables, to the right ones.
-        otherwise: what the client does where a variable is missing, as in `runs elsewhere`.
-        parts: sections beside the system's own: of `[<system>_<part>]`, the part and its model.
+        found_in: for each field, the variable in which the system's own client finds it.
+        near_misses: wrong names that people write for these variables, and the right names.
+        otherwise: what the client would do if a variable is missing, such as "run elsewhere".
+        parts: more sections of the system: for `[<system>_<part>]`, the part and its model.
         rotation: the module that gives an account a new key, if there is one (`mlauth.rotating`).
         owned: the variables that only this system sets or empties; `*` stands for any characters.
     """
@@ -187,8 +190,8 @@ class Credentials(BaseModel):
         """Make credentials from fields that a person wrote.
 
         Args:
-            where: what to call the place in messages, for instance `zenml_login`.
-            fields: by name.
+            where: the name of the place in messages, for instance `zenml_login`.
+            fields: the fields by name.
 
         Raises:
             InvalidCredentials: one line that names every field that is wrong, and no value.
@@ -200,22 +203,22 @@ class Credentials(BaseModel):
 
     @classmethod
     def from_environment(cls: type[C], environment: Mapping[str, str]) -> C | None:
-        """Return what the system's own client would use in an environment, or None: nothing.
+        """Return the credentials that the system's own client finds in an environment, or None.
 
         Secret fields are `env://` references.
 
         Raises:
-            InvalidCredentials: something of it is there, and the client cannot use it.
+            InvalidCredentials: some of the variables are there, but the client cannot use them.
         """
         cls.refuse_near_misses(environment)
         return cls._from_variables(environment, cls.found_in)
 
     @classmethod
     def refuse_near_misses(cls, environment: Mapping[str, str]) -> None:
-        """Refuse a variable that the client ignores where the right one is missing.
+        """Refuse a near miss if the variable with the right name is missing.
 
         Raises:
-            InvalidCredentials: there is one.
+            InvalidCredentials: there is a near miss.
         """
         for wrong, right in cls.near_misses.items():
             if wrong in environment and not environment.get(right):
@@ -228,7 +231,7 @@ class Credentials(BaseModel):
     def _from_variables(
         cls: type[C], environment: Mapping[str, str], variables: Mapping[str, str]
     ) -> C | None:
-        # The value of a secret is in no local variable here: its reference is enough.
+        # This reads no value of a secret, because tracebacks may show local variables.
         there = {
             each: f"env://{name}" if cls._is_secret(each) else environment[name]
             for each, name in variables.items()
@@ -262,12 +265,12 @@ class Credentials(BaseModel):
         }
 
     def hosts(self) -> tuple[str, ...]:
-        """Return the hosts that the values would be sent to: names or addresses without ports."""
+        """Return the hosts that the values are sent to: names or addresses, without ports."""
         urls = [getattr(self, name) for name in self._addresses()]
         return tuple(host_of(url) for url in urls if url is not None)
 
     def ca(self, environment: Mapping[str, str]) -> str | None:
-        """Return the CA bundle that the service's certificate is from, or None: a usual one.
+        """Return the CA bundle for the service, or None if it needs no CA of its own.
 
         Returns:
             A path or PEM text; by default the field `ca_bundle`, if there is one.
@@ -275,17 +278,17 @@ class Credentials(BaseModel):
         return getattr(self, "ca_bundle", None)
 
     def variables(self) -> tuple[str, ...]:
-        """Return the variables whose names a person chose; those of the system are in `owned`."""
+        """Return the variables whose names a person chose; `owned` has those of the system."""
         return ()
 
     def configured(self, environment: Mapping[str, str]) -> list[str]:
-        """Look at the environment around the fields.
+        """Look for variables that disturb these credentials.
 
         Returns:
             Warnings, one line each.
 
         Raises:
-            InvalidCredentials: it makes these credentials useless.
+            InvalidCredentials: with this environment, the credentials cannot work.
         """
         return [
             f"{wrong} is ignored by {self.title} (it reads {right}): remove it"
@@ -303,16 +306,17 @@ class Credentials(BaseModel):
         return "; ".join(problems) or None
 
     def value_problem(self, field: str, value: SecretStr) -> str | None:
-        """Say why a value cannot be that of a field, without showing it, or return None.
+        """Say why a field cannot have a value, without showing the value, or return None.
 
-        What is no key, token or the like (free text, a certificate) needs one of its own.
+        By default, a value must look like a key or token. A system whose secret is something else
+        (free text, a certificate) overrides this.
         """
         return secret_problem(value.get_secret_value()) or self.well_formed(field, value)
 
     def well_formed(self, field: str, value: SecretStr) -> str | None:
-        """Say why a value does not have the system's own shape, or return None.
+        """Say why a value does not have the shape of the system's own keys, or return None.
 
-        White space, quotes, placeholders and what else no key has were looked for already.
+        `secret_problem` has already refused white space, quotes, placeholders and the like.
         """
         return None
 
@@ -321,8 +325,8 @@ class Credentials(BaseModel):
         """Prove that the service takes the values, stage by stage.
 
         Args:
-            values: by field; each is well-formed.
-            stages: records the stages, what the service says, and makes the connections.
+            values: the values by field; each is well-formed.
+            stages: makes the connections, and records the stages and the service's answers.
 
         Raises:
             MLAuthError: a stage did not pass.
@@ -330,28 +334,28 @@ class Credentials(BaseModel):
 
     @abstractmethod
     def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
-        """Return what to export.
+        """Return the exports.
 
         Args:
-            values: by field; each is well-formed.
-            proof: what `prove` returned, or None where the service was not asked.
+            values: the values by field; each is well-formed.
+            proof: the result of `prove`, or None if the service was not asked or gave no answer.
 
         Raises:
-            InvalidCredentials: it hangs on what the service says.
+            InvalidCredentials: there is no proof, but the exports depend on it.
         """
 
 
 def names() -> Iterator[str]:
-    """Give the names of all systems: ours, then those that other installed packages give.
+    """Yield the names of all systems: ours, then those of other installed packages.
 
-    Those are looked for only when ours were not enough: that takes time.
+    Other packages are searched only if the caller goes on after ours, because it takes time.
     """
     yield from _OURS
     yield from sorted(set(plugins.entries(_GROUP)) - set(_OURS))
 
 
 def place(name: str) -> str | None:
-    """Return where a system's credentials are, as `module:Class`, or None: there is none."""
+    """Return where a system's credentials are, as `module:Class`; None for an unknown system."""
     if name in _OURS:
         return _OURS[name]
     given = plugins.entries(_GROUP).get(name)
@@ -362,7 +366,7 @@ def load(name: str) -> type[Credentials]:
     """Import a system's credentials.
 
     Raises:
-        UnknownSystem: there is none, or its package is broken.
+        UnknownSystem: no system has this name, or its package is broken.
     """
     if name in _OURS:
         module, _, attribute = _OURS[name].partition(":")
@@ -385,7 +389,7 @@ def _given_problem(name: str, given: Any) -> str | None:
 
 
 def usable() -> tuple[list[type[Credentials]], list[str]]:
-    """Return the credentials of all systems, and for each whose package is broken a line."""
+    """Return the credentials of all systems, and a line for each system with a broken package."""
     found, broken = [], []
     for name in names():
         try:
@@ -396,9 +400,9 @@ def usable() -> tuple[list[type[Credentials]], list[str]]:
 
 
 def owner_problem(name: str) -> str | None:
-    """Say why a variable's name is not the user's to set: it is a system's. Or return None.
+    """Say which system owns a variable, so that a user may not set it, or return None.
 
-    Only the system that the name begins with (`ZENML_…`) is looked at, so that no other is loaded.
+    Only the system whose name the variable starts with (`ZENML_…`) is loaded for this.
     """
     word, _, _ = name.lower().partition("_")
     owner = load(word) if word in _OURS else None
@@ -413,11 +417,12 @@ def owner_problem(name: str) -> str | None:
 def in_one_line(
     error: ValidationError, key: Callable[[tuple[int | str, ...]], str] | None = None
 ) -> str:
-    """Say what a validation found in one line that holds no input.
+    """Return the problems that pydantic found as one line that repeats no input.
 
     Args:
-        error: what pydantic raised.
-        key: turns a location into the name that the user knows; by default joined with dots.
+        error: pydantic's error.
+        key: turns a location into the name that the user knows; by default, its parts are joined
+            with dots.
     """
     name = key or (lambda location: ".".join(plain(str(part)) for part in location))
     lines = []

@@ -1,4 +1,4 @@
-"""Secrets that are exported under names of the user's, for systems that mlauth does not know."""
+"""Exports secrets as variables that the user names, for systems that mlauth does not know."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EnvironmentSecrets(Credentials):
         return tuple(self.env)
 
     def value_problem(self, field: str, value: SecretStr) -> str | None:
-        """Say why a value cannot be that of an environment variable; any other text may be."""
+        """Say why a variable cannot have a value, or return None; any other text is allowed."""
         return value_problem(field, value)
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:

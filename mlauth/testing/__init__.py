@@ -1,4 +1,4 @@
-"""What a store or a system of another package is tested with, and ours too.
+"""Contract suites for stores and systems: for those of mlauth, and for those of other packages.
 
-The modules of this package import pytest, which whoever runs them installs: mlauth does not.
+The modules of this package need pytest, which mlauth does not install.
 """

@@ -1,7 +1,7 @@
-"""What every store does: the contract suite that ours run, and that of another package runs too.
+"""The contract suite for stores: for those of mlauth, and for those of other packages.
 
-It needs pytest, which mlauth does not install. A store joins by a class in a module of tests that
-says how a secret gets into it:
+It needs pytest, which mlauth does not install. To run it for a store, write a class that says how a
+secret gets into the store:
 
     from mlauth.testing.stores import WritableStoreContract
 
@@ -10,7 +10,7 @@ says how a secret gets into it:
         sdk = ("acme_client",)
 
         @pytest.fixture(autouse=True)
-        def _server(self, server):   # whatever the store asks, for each test anew
+        def _server(self, server):   # the service of the store, a new one for each test
             self.server = server
 
         def put(self, value):
@@ -20,8 +20,8 @@ says how a secret gets into it:
         def missing(self):
             return "acme://team/missing"
 
-The store is found by its scheme, so its distribution must be installed (also editable). In a
-`conftest.py`, `pytest.register_assert_rewrite("mlauth.testing.stores")` makes failures say more.
+The suite finds the store by its scheme, so its distribution must be installed (editable works). In
+a `conftest.py`, `pytest.register_assert_rewrite("mlauth.testing.stores")` makes failures say more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ VALUES = [
     f"{CANARY}\"'\\$`%&#?=",
     CANARY * 2000,
 ]
-# What a person, or who means harm, may write in the place of names.
+# Parts of a place that a person may write by mistake or on purpose.
 ODD_PARTS = [
     ("",),
     ("", ""),
@@ -79,10 +79,10 @@ def _is_a_line(said: str) -> bool:
 
 
 class StoreContract(ABC):
-    """What every store does.
+    """The tests for every store.
 
     Attributes:
-        scheme: the store's.
+        scheme: the scheme of the store.
         sdk: the modules that are imported at the first read, and not before.
     """
 
@@ -91,14 +91,14 @@ class StoreContract(ABC):
 
     @abstractmethod
     def put(self, value: str) -> str:
-        """Put a value into the store, in the place of the one before, and return its reference.
+        """Put a value into the store, replace an earlier one, and return its reference.
 
-        What is returned must be the same each time in one test.
+        In one test, the reference must always be the same.
         """
 
     @abstractmethod
     def missing(self) -> str:
-        """Return a well-formed reference to what is not there."""
+        """Return a well-formed reference to a secret that does not exist."""
 
     @pytest.fixture
     def store(self) -> SecretStore:
@@ -192,7 +192,7 @@ class StoreContract(ABC):
 
 
 class RemoteStoreContract(StoreContract):
-    """What every store does that asks a service."""
+    """The tests for every store that asks a service."""
 
     @abstractmethod
     def denied(self) -> str:
@@ -200,7 +200,7 @@ class RemoteStoreContract(StoreContract):
 
     @abstractmethod
     def unavailable(self) -> str:
-        """Return a reference to a secret in a store that does not answer, or with a 5xx."""
+        """Return a reference to a secret whose store does not answer, or answers with a 5xx."""
 
     def test_what_may_not_be_read_has_a_type_of_its_own(self, store: SecretStore) -> None:
         reference = SecretReference.parse(self.denied())
@@ -224,11 +224,11 @@ class RemoteStoreContract(StoreContract):
 
 
 class WritableStoreContract(StoreContract):
-    """What every store does that can be written to."""
+    """The tests for every store that can be written to."""
 
     @pytest.fixture
     def writable(self, store: SecretStore) -> SecretStore:
-        """The store, with a right to write: a store that knows rights gives it here."""
+        """The store, with the right to write. A store with rights overrides this to grant it."""
         assert store.writable
         return store
 

@@ -1,7 +1,7 @@
-"""What every system does: the contract suite that ours run, and that of another package runs too.
+"""The contract suite for systems: for those of mlauth, and for those of other packages.
 
-It needs pytest, which mlauth does not install. A system joins by a class in a module of tests that
-says what its fields are and what its service answers, which the suite asks on loopback:
+It needs pytest, which mlauth does not install. To run it for a system, write a class with the
+system's fields and the answers of its service. The suite runs that service on loopback:
 
     from mlauth.testing.systems import ServiceContract
     from mlauth.testing.web import Answer
@@ -19,8 +19,8 @@ says what its fields are and what its service answers, which the suite asks on l
                 return Answer(401)
             return Answer(200, {"name": "flows"})
 
-The system is found by its name, so its distribution must be installed (also editable). In a
-`conftest.py`, `pytest.register_assert_rewrite("mlauth.testing.systems")` makes failures say more.
+The suite finds the system by its name, so its distribution must be installed (editable works). In
+a `conftest.py`, `pytest.register_assert_rewrite("mlauth.testing.systems")` makes failures say more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from mlauth.stores import memory
 from mlauth.systems import Credentials, Exports
 from mlauth.testing.web import NO_ANSWER, Answer, Call, serve
 
-# How a value comes out of a store when somebody put it there in a wrong way.
+# Values that somebody stored in a wrong way.
 SPOILT = ("\ufeff{}", " {}", "{}\n", '"{}"', "<the-{}>", "env://{}", "{}\0")
 ODD: tuple[Any, ...] = (None, True, -1, 10**400, "", "a\x1b[31m\nb", [], {}, [[]], {"a": {}})
 
@@ -62,12 +62,12 @@ def _lines(report: SystemReport) -> list[str]:
 
 
 class SystemContract(ABC):
-    """What every system does.
+    """The tests for every system.
 
     Attributes:
-        system: its name.
-        secrets: each secret field, and a value of the right shape that nothing else has in it.
-        spoilt: what the values become that must be refused before a service sees them.
+        system: the name of the system.
+        secrets: for each secret field, a value of the right shape that occurs nowhere else.
+        spoilt: patterns that spoil a value; such a value must be refused before a service sees it.
     """
 
     system: str
@@ -82,7 +82,7 @@ class SystemContract(ABC):
         """Return all fields.
 
         Args:
-            secrets: what is to stand in each secret field.
+            secrets: the content of each secret field.
         """
         return {**self.settings(), **secrets}
 
@@ -105,7 +105,7 @@ class SystemContract(ABC):
         return {name: f"memory://contract/{name}" for name in self.secrets}
 
     def shows_no_secret(self, text: str) -> None:
-        """Fail if a text has a secret in it, however that is spelt."""
+        """Fail if a text holds a secret in any spelling."""
         shown = [
             name
             for name, value in self.secrets.items()
@@ -114,12 +114,12 @@ class SystemContract(ABC):
         assert not shown, f"the values of {', '.join(shown)} are in what was said"
 
     def check(self, credentials: Credentials, *, timeout: float = 20) -> SystemReport:
-        """Check credentials, and look at what is said of them."""
+        """Check credentials, and look for secrets and wrong lines in the report."""
         report = mlauth.check(credentials, timeout=timeout)
         self.shows_no_secret(f"{json.dumps(report.to_dict())} {report.summary()} {report!r}")
         (found,) = report.systems
         assert all(line.isprintable() for line in _lines(found))
-        assert "is a defect of" not in found.summary()  # as which mlauth shows an exception
+        assert "is a defect of" not in found.summary()  # with this, mlauth reports an exception
         return found
 
     @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ class SystemContract(ABC):
         caplog: pytest.LogCaptureFixture,
         capfd: pytest.CaptureFixture[str],
     ) -> Iterator[None]:
-        """Have no variables of the system, a home without files, and nothing said of a secret."""
+        """Remove the system's variables, make an empty home, and look for secrets in all output."""
         for name in list(os.environ):
             if name.upper().endswith("_PROXY") or self._is_owned(name):
                 monkeypatch.delenv(name)
@@ -152,14 +152,14 @@ class SystemContract(ABC):
         assert self.model().title
 
     def test_every_field_says_what_it_is(self) -> None:
-        """Steps, blocks and tables are made from it."""
+        """Steps, blocks and tables are made from the fields."""
         for name, field in self.model().model_fields.items():
             assert field.title, name
             assert (field.description or "").endswith("."), name
         assert self.model().__doc__ != Credentials.__doc__
 
     def test_no_field_is_called_as_something_else_of_a_step(self) -> None:
-        """What every login takes, and what Prefect itself reads of a step."""
+        """Every login takes the first two names, and Prefect itself reads the others in a step."""
         assert not {"verify", "timeout", "id", "requires"} & set(self.model().model_fields)
 
     def test_every_secret_is_a_reference(self) -> None:
@@ -271,7 +271,7 @@ class SystemContract(ABC):
         assert not list(tmp_path.glob("mlauth-*"))
 
     def _exports(self, *, verify: bool) -> Exports | None:
-        """Return the exports, or None where they hang on what the service says."""
+        """Return the exports, or None if they depend on the service and it was not asked."""
         _, (checked,) = check_all(self.make(), Deadline(20), verify=verify)
         self.shows_no_secret(f"{checked!r} {checked.proof!r}")
         if not verify and isinstance(checked.error, InvalidCredentials):
@@ -281,12 +281,12 @@ class SystemContract(ABC):
 
 
 class ServiceContract(SystemContract):
-    """What every system does that has a service to ask, which is on loopback here.
+    """The tests for every system with a service, which runs on loopback here.
 
     Attributes:
-        account: what the service calls the account, if it says so.
-        url: where the service is.
-        calls: what it was asked.
+        account: the service's name for the account, if it gives one.
+        url: the URL of the service.
+        calls: the requests that the service got.
     """
 
     account: str | None = None
@@ -295,14 +295,14 @@ class ServiceContract(SystemContract):
 
     @abstractmethod
     def answer(self, call: Call) -> Answer:
-        """Answer as the service does; of credentials, it takes those of `secrets` alone."""
+        """Answer as the service does; it takes only the credentials of `secrets`."""
 
     def refusal(self, call: Call) -> Answer:
         """Answer as the service does to a credential that it does not take."""
         return Answer(401, {"error": "unauthorized"})
 
     def carries(self, call: Call) -> bool:
-        """Say whether a request has one of `secrets` in it."""
+        """Say whether a request holds one of `secrets`."""
         form = [text for pair in parse_qsl(call.body.decode(errors="replace")) for text in pair]
         said = "\n".join([*call.headers.values(), call.body.decode(errors="replace"), *form])
         return any(each in said for value in self.secrets.values() for each in spellings(value))
@@ -380,7 +380,7 @@ class ServiceContract(SystemContract):
         try:
             with mlauth.activate(self.make(), timeout=1) as activation:
                 assert any("not proven" in warning for warning in activation.warnings)
-        except CheckUnknown:  # what to export hangs on what the service says
+        except CheckUnknown:  # the exports of this system depend on the service
             pass
         assert dict(os.environ) == before
 
@@ -408,13 +408,13 @@ class ServiceContract(SystemContract):
 
     @pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"\xff", b""])
     def test_a_page_of_something_else_proves_nothing(self, body: bytes) -> None:
-        """As of a proxy or a load balancer, which answers everything alike."""
+        """A proxy or a load balancer may answer every request with the same page."""
         self._instead = lambda _: Answer(200, body)
         report = self.check(self.make())
         assert report.status is Status.FAILED, report.summary()
 
     def test_no_answer_makes_more_than_a_line(self) -> None:
-        """Any part of what the service says may be anything; `check` looks at the lines."""
+        """Any part of an answer may be anything; `check` looks at the lines of the report."""
         plain = self._answers()
         for path, body in plain.items():
             for odd in _varied(body):
@@ -422,7 +422,7 @@ class ServiceContract(SystemContract):
                 self.check(self.make())
 
     def _answers(self) -> dict[str, Any]:
-        """Return what the service says to a check that passes, by path."""
+        """Return the service's answers in a check that passes, by path."""
         found: dict[str, Any] = {}
 
         def listen(call: Call) -> Answer:
@@ -440,7 +440,7 @@ def _only_at(path: str, body: Any, call: Call) -> Answer | None:
 
 
 def _varied(body: Any) -> Iterator[Any]:
-    """Give a body in which one part, or all of it, is something odd."""
+    """Yield copies of a body in which one part, or all of it, is replaced by something odd."""
     yield from ODD
     if not isinstance(body, (dict, list)):
         return

@@ -1,4 +1,4 @@
-"""A service on loopback that answers as a test says, for contract suites and tests."""
+"""A service on loopback whose answers a test chooses; contract suites use it, too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Call:
-    """A request as a service gets it: names of headers in lower case, host without a port."""
+    """A request as a service gets it. Names of headers are in lower case; `host` has no port."""
 
     method: str
     host: str
@@ -30,7 +30,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """JSON, or bytes as they are (a proxy's page)."""
+    """An answer. Its body is sent as JSON; bytes are sent unchanged, such as a proxy's page."""
 
     status: int
     body: Any = None
@@ -49,14 +49,14 @@ class _Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
         if self.tls:
-            # The handshake comes with the first read, in the connection's own thread.
+            # So the handshake is made at the first read, in the connection's own thread.
             connection = self.tls.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that goes away in the middle: some tests are about that."""
+        """Print nothing for a client that goes away in the middle: some tests do that."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -100,7 +100,7 @@ def serve(service: Service, tls: ssl.SSLContext | None = None) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - its names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - the base's names
 
         def log_message(self, *args: object) -> None:
             pass

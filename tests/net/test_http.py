@@ -585,7 +585,7 @@ def test_a_socks_proxy_is_one_line(name: str, kind: str, no_proxies: pytest.Monk
     no_proxies.setenv(name, f"{kind}://me:canary@127.0.0.1:1080")
     message = refusal(UNKNOWN, "https://zenml.corp.test")  # requests can use it here
     assert message == (
-        "zenml.corp.test is to be reached through the proxy of HTTPS_PROXY or ALL_PROXY here, and "
+        "zenml.corp.test is reached through the proxy of HTTPS_PROXY or ALL_PROXY here, and "
         "mlauth cannot use SOCKS: name one with http://host:port, or put the host into NO_PROXY"
     )
     no_proxies.setitem(sys.modules, "socks", None)  # and without PySocks it cannot

@@ -32,7 +32,7 @@ def test_a_check_that_fails_ends_the_run_with_one_line(
 ) -> None:
     account.file.write_text(api_key("canary-unknown-key"))
     run = project.run(way, project.deploy("show", zenml_login(account)))
-    crashed_with(run, "does not know the key: it was deleted, or is one of another server")
+    crashed_with(run, "does not know the key: it was deleted, or belongs to another server")
     assert project.places_of([account.key, "canary-unknown-key"], run) == []
 
 

@@ -131,13 +131,13 @@ class TestAzureKeyVault(WritableStoreContract, RemoteStoreContract):
     [
         ("azurekv://acme-prod/zenml_api_key", "no '_'"),
         ("azurekv://acme-prod", "the secret is missing"),
-        ("azurekv://acme-prod/a/b", "a part too many follows the secret"),
+        ("azurekv://acme-prod/a/b", "there is one part too many after the secret"),
         (f"azurekv://acme-prod/{'a' * 128}", "a secret's name has 1 to 127"),
         ("azurekv://ac/key", "3 to 24"),
         ("azurekv://acme--prod/key", "single hyphens"),
         ("azurekv://1acme/key", "starts with a letter"),
         ("azurekv://acme-/key", "ends with a letter or digit"),
-        ("azurekv://acme.vault.azure.net/secrets/key", "leave 'secrets/' away"),
+        ("azurekv://acme.vault.azure.net/secrets/key", "remove 'secrets/'"),
         ("azurekv://me@acme.vault.azure.net/key", "not a host name"),
         ("azurekv://acme.vault.azure.net:port/key", "not a host name"),
         ("azurekv://acme.vault.azure.net:99999/key", "not a host name"),
@@ -460,11 +460,11 @@ class TestIdentity:
     ) -> None:
         own({**azure.service_principal(), "AZURE_CLIENT_SECRET": CANARY})
         said = refused(key, IdentityUnavailable)
-        assert "AZURE_CLIENT_SECRET is the secret's value, not its id (AADSTS7000215)" in said
+        assert "AZURE_CLIENT_SECRET must be the secret's value, not its id (AADSTS7000215)" in said
         own({**azure.service_principal(), "AZURE_CLIENT_ID": str(uuid.uuid4())})
         assert "there is no such application" in refused(key, IdentityUnavailable)
         own({**azure.service_principal(), "AZURE_TENANT_ID": str(uuid.uuid4())})
-        assert "what is asked is in another tenant" in refused(key, IdentityUnavailable)
+        assert "the service is in another tenant" in refused(key, IdentityUnavailable)
 
     def test_a_federated_token_that_is_old_or_gone_is_said(
         self, azure: Azure, key: SecretReference, own: Callable[..., None], tmp_path: Path
@@ -601,7 +601,7 @@ class TestIdentity:
         with faulty(answer(200, json.dumps(body).encode())) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
             said = refused(key, IdentityUnavailable)
-        assert "what answers there (HTTP 200) is not the endpoint of an identity" in said
+        assert "the answer (HTTP 200) is not from the endpoint of an identity" in said
 
     def test_a_throttled_identity_endpoint_is_asked_again(
         self, azure: Azure, key: SecretReference, own: Callable[..., None]

@@ -269,7 +269,7 @@ class TestAtEachPlaceThatAnswers:
         with faulty(answer(200, b'{"a": 1}', Content_Encoding="identity")) as server:
             use({**azure.environment(), "IDENTITY_ENDPOINT": server.url})
             said = refused(SecretReference.parse(f"azurekv://{azure.vault().host}/key"))
-        assert "is not the endpoint of an identity" in said
+        assert "is not from the endpoint of an identity" in said
 
 
 def test_the_vault_is_asked_for_no_encoding(azure: Azure, use: Use, tmp_path: Path) -> None:

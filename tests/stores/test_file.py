@@ -273,7 +273,7 @@ class TestWriting:
             (self.folder / "pipe", SecretUnusable, "not a regular file"),
             (self.folder / "absent" / "key", SecretNotFound, "no directory for it"),
             (self.folder / "file" / "key", SecretNotFound, "no directory for it"),
-            (self.folder / ("a" * 300), StoreUnavailable, "put that right and write again"),
+            (self.folder / ("a" * 300), StoreUnavailable, "correct that, and write again"),
         ):
             with pytest.raises(kind, match=f"cannot be written: .*{said}") as caught:
                 self.write(path=path)
@@ -297,7 +297,7 @@ class TestWriting:
             [sys.executable, "-c", code, f"file://{self.key}"], capture_output=True, text=True
         )
         assert done.stdout.startswith("StoreUnavailable file://"), done.stderr
-        assert "cannot be written: File too large; put that right" in done.stdout
+        assert "cannot be written: File too large; correct that" in done.stdout
         assert "canary" not in done.stdout
         assert self.key.read_text() == "old"
         assert [path.name for path in self.folder.iterdir()] == ["key"]
@@ -360,7 +360,7 @@ class TestWriting:
             text=True,
         )
         assert done.stdout.startswith("StoreUnavailable file://"), done.stderr
-        assert "a mounted secret is changed where it is mounted from" in done.stdout
+        assert "it is mounted, and can only be changed at its origin" in done.stdout
 
     @pytest.mark.parametrize(
         "call",

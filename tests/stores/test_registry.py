@@ -69,7 +69,7 @@ def test_another_distribution_gives_one(installs: Installs) -> None:
     assert mlauth.resolve("acme://anvils/DOMAIN%2Fuser").get_secret_value() == "canary-of-acme"
     assert "the user is missing; the form is acme://service/user" in refusal("acme://anvils")
     assert "the service is missing" in refusal("acme:///user")
-    assert "a part too many follows the user" in refusal("acme://anvils/DOMAIN/user")
+    assert "there is one part too many after the user" in refusal("acme://anvils/DOMAIN/user")
     assert "acme references start with 'acme://'" in refusal("acme:anvils/user")
 
 

@@ -129,7 +129,7 @@ def test_other_fields_are_looked_at_too() -> None:
         ("XXXXXXXX", "is a placeholder"),
         ("${ZENML_API_KEY}", "is a placeholder"),
         ("***", "is a placeholder"),
-        ("eyJhbGciOi.canary.x", "those start with ZENKEY_ (a login token?)"),
+        ("eyJhbGciOi.canary.x", "keys start with ZENKEY_ (a login token?)"),
         ("hf_canary", "is not a ZenML API key"),
         ("", "is not a ZenML API key"),
         (api_key()[:-9], "cut short or damaged"),
@@ -184,7 +184,7 @@ def test_without_asking_the_server_names_cannot_become_ids() -> None:
     assert list(exports.secrets) == ["ZENML_STORE_API_KEY"]
     assert exports.emptied == ("ZENML_STORE_API_TOKEN",)
     for fields in ({"stack": "s"}, {"project": "p"}, {"credential": "api_token"}):
-        with pytest.raises(InvalidCredentials, match="cannot be had without asking the server"):
+        with pytest.raises(InvalidCredentials, match="cannot be used without asking the server"):
             make(**fields).exports(values, None)
 
 

@@ -354,7 +354,7 @@ class TestNothingIsRotated:
     ) -> None:
         for name, value in azure.environment(azure.identity(*rights)).items():
             monkeypatch.setenv(name, value)
-        said = r"cannot be written: .*Secrets Officer.*a role of your own needs secrets/update"
+        said = r"cannot be written: .*Secrets Officer.*a custom role needs secrets/update"
         with pytest.raises(SecretDenied, match=said):
             setting.rotate()
         assert setting.rotated() is None

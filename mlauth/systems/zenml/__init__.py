@@ -1,4 +1,4 @@
-"""The service account of a ZenML server: its fields, and what ZenML's own client reads."""
+"""The service account of a ZenML server: its fields, and the variables of ZenML's client."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _PASSWORDS = ("ZENML_STORE_USERNAME", "ZENML_STORE_PASSWORD")
 class Administrator(BaseModel):
     """A user of a ZenML server who may manage service accounts.
 
-    A service account may rotate its own API key up to ZenML 0.80, and where roles allow it;
-    otherwise only an administrator may (seen on 0.98.0: 403).
+    Up to ZenML 0.80, a service account may rotate its own API key. Later, it may only do so if its
+    roles allow it; otherwise an administrator must (seen on 0.98.0: 403).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -99,7 +99,7 @@ class ZenMLCredentials(Credentials):
         default="api_key",
         title="Credential",
         description=(
-            "What the flow's environment gets: the long-lived key (api_key), or only the token of "
+            "The credential that the flow gets: the long-lived key (api_key), or only the token of "
             "one login (api_token)."
         ),
     )
@@ -107,17 +107,17 @@ class ZenMLCredentials(Credentials):
         default=None,
         title="CA bundle",
         description=(
-            "A file with the CA certificates that the server's certificate is from, or their PEM "
-            "text."
+            "The certificates of the CA that issued the server's certificate: a file, or PEM text."
         ),
     )
     allow_insecure: bool = Field(
         default=False,
         title="Allow http",
-        description="Let http go beyond the flow's own machine, in clear.",
+        description="Allow http to other machines. The key then goes over the network in clear.",
     )
 
-    _variable: str = PrivateAttr("")  # where ZenML's client finds the key or token already
+    # The variable of this environment that holds the key or token, if that is where they are from.
+    _variable: str = PrivateAttr("")
 
     @field_validator("store_url")
     @classmethod
@@ -128,7 +128,7 @@ class ZenMLCredentials(Credentials):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ZenMLCredentials | None:
-        """See `Credentials.from_environment`; of a login there is only a token."""
+        """See `Credentials.from_environment`; the environment may have a token instead of a key."""
         cls.refuse_near_misses(environment)
         refuse_password(environment)
         variable = API_KEY if environment.get(API_KEY) else API_TOKEN
@@ -145,13 +145,13 @@ class ZenMLCredentials(Credentials):
         return found
 
     def ca(self, environment: Mapping[str, str]) -> str | None:
-        """Return the field, or what ZenML's own client was given; see `Credentials.ca`."""
+        """Return the field, or the CA bundle of ZenML's own client; see `Credentials.ca`."""
         if not self.store_url.startswith("https"):
             return None
         return self.ca_bundle or ca_of(environment)
 
     def configured(self, environment: Mapping[str, str]) -> list[str]:
-        """Look for near misses and left-overs; see `Credentials.configured`."""
+        """Look for near misses and left-over variables; see `Credentials.configured`."""
         if self.ca_bundle:
             problem = ca_problem(self.ca_bundle, CLIENT)
             if problem:
@@ -198,13 +198,13 @@ class ZenMLCredentials(Credentials):
                 needing.append("credential='api_token'")
             if needing:
                 raise InvalidCredentials(
-                    f"zenml: {', '.join(needing)} cannot be had without asking the server: "
-                    "leave verify=False away"
+                    f"zenml: {', '.join(needing)} cannot be used without asking the server: "
+                    "remove verify=False"
                 )
             proof = Proof()
         settings = {URL: self.store_url}
         if os.environ.get(TYPE, "rest") != "rest":
-            settings[TYPE] = "rest"  # left over from another store, it would win over the URL
+            settings[TYPE] = "rest"  # a type that is left over would win over the URL
         for name, variable in (
             ("stack", "ZENML_ACTIVE_STACK_ID"),
             ("project", "ZENML_ACTIVE_PROJECT_ID"),
@@ -230,19 +230,20 @@ def is_off(value: str) -> bool:
 
 
 def ca_of(environment: Mapping[str, str]) -> str | None:
-    """Return the CA bundle, path or PEM text, that the user gave ZenML's own client.
+    """Return the CA bundle (path or PEM text) of ZenML's own client, or None.
 
-    That takes everything for one that is not exactly a word for yes or no, even an empty text.
+    The client takes every text for a CA bundle that is not exactly a word for yes or no, even an
+    empty one.
     """
     value = environment.get(VERIFY_SSL, "true")
     return None if is_off(value) or value.lower() in {"1", "true", "t", "y", "yes", "on"} else value
 
 
 def refuse_ca(url: str, environment: Mapping[str, str]) -> None:
-    """Refuse a CA bundle of the environment that ZenML's client cannot use.
+    """Refuse a CA bundle in the environment that ZenML's client cannot use.
 
     Raises:
-        InvalidCredentials: it cannot.
+        InvalidCredentials: the client cannot use it.
     """
     ca = ca_of(environment)
     problem = ca_problem(ca, CLIENT) if ca is not None and url.startswith("https") else None
@@ -254,7 +255,7 @@ def refuse_netrc(url: str) -> None:
     """Refuse an entry of `.netrc`, which ZenML's client would send in place of its token.
 
     Raises:
-        InvalidCredentials: there is one for the server, or for every host.
+        InvalidCredentials: there is an entry for the server, or for every host.
     """
     problem = netrc_problem(url, CLIENT)
     if problem:
@@ -278,11 +279,11 @@ def refuse_detour(url: str) -> None:
 def refuse_password(environment: Mapping[str, str]) -> None:
     """Refuse a left-over user name and password.
 
-    In a run of `prefect flow-run execute` a variable that a step deletes comes back, and ZenML's
-    client tries even an empty password, so nothing that a step does would help.
+    No step could repair that: in a run of `prefect flow-run execute`, a variable that a step
+    deletes comes back, and ZenML's client tries even an empty password.
 
     Raises:
-        InvalidCredentials: one is set.
+        InvalidCredentials: one of them is set.
     """
     found = [name for name in _PASSWORDS if name in environment]
     if found:
@@ -300,7 +301,7 @@ def key_problem(key: str) -> str | None:
         return None
     if prefix != "ZENKEY":
         hint = " (a login token?)" if key.startswith("eyJ") else ""
-        return f"is not a ZenML API key: those start with ZENKEY_{hint}; name the place of one"
+        return f"is not a ZenML API key: keys start with ZENKEY_{hint}; name the place of a key"
     try:
         content = json.loads(base64.b64decode(encoded, validate=True))
         complete = isinstance(content, dict) and content["id"] and content["key"]

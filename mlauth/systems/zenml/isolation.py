@@ -1,8 +1,8 @@
-"""Keeps one run of ZenML's client apart from every other on the machine.
+"""Keeps ZenML's client in one run apart from every other run on the machine.
 
-ZenML's client writes keys and tokens to `credentials.yaml` and the server's URL to `config.yaml`
-in a directory that all processes of a user share, so that two accounts swap identities. Here it
-gets a private directory, which never holds a secret, and is told to write no credentials.
+ZenML's client writes keys and tokens to `credentials.yaml` and the server's URL to `config.yaml`.
+All processes of a user share the directory of these files, so two accounts can swap identities.
+Here the client gets a private directory, which never holds a secret, and writes no credentials.
 Facts: sources of ZenML 0.80.2 and 0.98.0 (`login/credentials_store.py`, `config/global_config.py`).
 """
 
@@ -21,7 +21,7 @@ from mlauth.net.route import Client
 
 CONFIG_PATH = "ZENML_CONFIG_PATH"
 LOCAL_STORES_PATH = "ZENML_LOCAL_STORES_PATH"
-# Without the ZENML_ prefix; the prefixed name has no effect.
+# This variable has no ZENML_ prefix; with the prefix, it would have no effect.
 NO_DISK = "DISABLE_CREDENTIALS_DISK_CACHING"
 VERIFY_SSL = "ZENML_STORE_VERIFY_SSL"
 CLIENT = Client(
@@ -30,7 +30,7 @@ CLIENT = Client(
     "give the CA as ca_bundle (ZENML_STORE_VERIFY_SSL=false is not honoured)",
 )
 
-# Of the user's configuration what is no secret and not about another server.
+# These settings of the user's configuration are copied: no secrets, and nothing of other servers.
 _KEPT = ("user_id", "analytics_opt_in", "user_email_opt_in", "container_engine", "version")
 _KEPT_FOR_SAME_SERVER = ("active_stack_id", "active_project_id")
 
@@ -41,9 +41,9 @@ class Isolation:
 
     Attributes:
         store_url: the server that the client will use.
-        trusts_run: whether it is to trust what the run trusts (`mlauth.trust`), and not what
-            `ZENML_STORE_VERIFY_SSL` says: a bundle that is named there is copied to one file, which
-            so becomes the trust of every other run.
+        trusts_run: whether the client trusts the CAs of the run (`mlauth.trust`) and ignores
+            `ZENML_STORE_VERIFY_SSL`. The client would copy a CA bundle from that variable into a
+            file that all runs share.
     """
 
     store_url: str
@@ -65,16 +65,16 @@ class Isolation:
         return variables
 
     def keep(self) -> Callable[[], None]:
-        """Keep what ZenML, where it is imported, has of its configuration and its client.
+        """Remember the configuration and client objects of ZenML, if it is imported.
 
         Returns:
-            See `Scope.keep`; a client that was made meanwhile is forgotten.
+            See `Scope.keep`; it forgets a client that was made later.
         """
         before = {name: get() for name, (get, _) in _singletons().items()}
         return lambda: _set_client(before)
 
     def swap(self) -> None:
-        """Make ZenML, where it is imported already, read its configuration anew."""
+        """Make ZenML, if it is imported already, read its configuration again."""
         _set_client({})
 
 
@@ -83,15 +83,15 @@ def _config_directory() -> Path:
     if configured:
         try:
             return Path(configured).resolve()
-        except (OSError, RuntimeError):  # the working directory was deleted; links in a circle
+        except (OSError, RuntimeError):  # a deleted working directory, or links in a circle
             return Path(configured)
-    from click import get_app_dir  # what ZenML itself calls
+    from click import get_app_dir  # ZenML calls it, too
 
     return Path(get_app_dir("zenml"))
 
 
 def _kept_settings(directory: Path, store_url: str) -> dict[str, Any]:
-    """Return what the user chose in the shared configuration, such as to send no analytics."""
+    """Return the user's choices in the shared configuration, such as no analytics."""
     try:
         import yaml  # comes with ZenML, which wrote the file
     except ImportError:
@@ -115,10 +115,10 @@ def _set_client(instances: dict[str, Any]) -> None:
 
 
 def _singletons() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
-    """Return what reads and what sets each singleton of ZenML's client.
+    """Return, for each singleton of ZenML's client, a function that reads and one that sets it.
 
-    `CredentialsStore.reset_instance` would delete the user's file, and
-    `GlobalConfiguration._reset_instance` write it: so the instances are only swapped.
+    The instances are only swapped: `CredentialsStore.reset_instance` would delete the user's file,
+    and `GlobalConfiguration._reset_instance` would write it.
     """
     found: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
     for module, name, attribute in (

@@ -1,10 +1,11 @@
 """Gives the service account of a profile a new API key, in an order in which no key is lost.
 
-The stored key is proven, and the store is proven writable, which changes no value. Then the server
-rotates the key and keeps the old value for a while, the new value is stored, read back, and proven.
-ZenML's part is `PUT /api/v1/service_accounts/{id}/api_keys/{id}/rotate` (0.80.2 to 0.98.0), which
-keeps one old value: a second rotation ends it at once. So whoever rotates looks again right before
-that request and before each write, and of two the one whose value is the newer one writes.
+First the stored key is proven, and the store is proven writable; neither changes a value. Then the
+server rotates the key, and keeps the old value for a while. The new value is stored, read back, and
+proven. ZenML's request is `PUT /api/v1/service_accounts/{id}/api_keys/{id}/rotate` (0.80.2 to
+0.98.0). ZenML keeps only one old value, so a second rotation ends it at once. Therefore a rotation
+looks again right before this request and before each write, and if two rotations run at the same
+time, only the one with the newer value writes.
 """
 
 from __future__ import annotations
@@ -47,22 +48,22 @@ from mlauth.text import plain
 from mlauth.trust import certificates
 
 _MOST_MINUTES = 365 * 24 * 60
-_SETTLING = 2.0  # seconds in which a server ends what it was doing when its answer was lost
-# Of a server, or a proxy, that gave up waiting: it says nothing of what was asked for.
+_SETTLING = 2.0  # seconds that a server gets to finish a request whose answer was lost
+# With these statuses, a server or proxy gave up waiting. The request may have been done or not.
 _GAVE_UP = (408, 499)
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """What a rotation did.
+    """The result of a rotation.
 
     Attributes:
         account: the service account.
         server_url: the ZenML server.
         key_name: the name of the API key that is stored now.
         reference: where it is stored.
-        version: the store's name for the new version, where it has versions.
-        old_key_until: until when the old value works (UTC); None where nothing ended.
+        version: the store's name for the new version, if it has versions.
+        old_key_until: when the old value ends (UTC); None if it does not end.
     """
 
     account: str
@@ -86,34 +87,34 @@ class Rotation:
 
 
 class _Overtaken(RotationFailed):
-    """Somebody else rotated the key after us: the value that was stored before ended with that."""
+    """Somebody else rotated the key after us, and that ended the value that was stored before."""
 
 
 @dataclass(frozen=True)
 class _Key:
-    """What the server says of an API key."""
+    """An API key as the server describes it."""
 
     name: str
     last_rotated: str | None
     old_value_until: datetime | None
-    real_name: SecretStr  # unmasked and whole, where another key is named after it
+    real_name: SecretStr  # unmasked and whole; a second key is named after it
 
 
 @dataclass(frozen=True)
 class _Server:
-    """The server, as somebody who may rotate the account's keys."""
+    """The server, asked with a token that may rotate the account's keys."""
 
     credentials: ZenMLCredentials
     account: str
     keys: str  # the path of the account's API keys
-    key: str  # and of the one that is stored
+    key: str  # the path of the stored API key
     token: SecretStr
     real_name: SecretStr  # the account's name unmasked, for comparisons
 
     def ask(
         self, method: str, path: str, deadline: Deadline, body: Mapping[str, Any] | None = None
     ) -> Answer:
-        """Ask; what changes something is never asked twice."""
+        """Send a request. A request that changes something is never sent again."""
         with _connect(self.credentials, deadline) as service:
             auth = Bearer(self.token)
             return service.request(method, path, json=body, auth=auth, once=body is not None)
@@ -136,7 +137,7 @@ class _Server:
 
 @dataclass(frozen=True)
 class Ready(NeverPickled):
-    """A rotation that nothing is known to stand in the way of."""
+    """A rotation that is prepared: as far as anyone can know before, it will work."""
 
     server: _Server
     store: SecretStore
@@ -168,7 +169,7 @@ class Ready(NeverPickled):
         )
 
     def _new_value(self, name: str, until: datetime | None) -> tuple[SecretStr, object]:
-        """Return the new value, and when the server says that it was made."""
+        """Make the new value; return it, and when the server made it."""
         method, path = "PUT", f"{self.server.key}/rotate"
         body: dict[str, Any] = {"retain_period_minutes": self.minutes}
         if self.new_key:
@@ -185,7 +186,7 @@ class Ready(NeverPickled):
             )
         except MLAuthError as error:
             if not getattr(error, "sent", True):
-                # It never reached the server.
+                # The request never reached the server.
                 raise error if is_unknown(error) else RotationFailed(str(error)) from None
             lost = error
         else:
@@ -211,7 +212,7 @@ class Ready(NeverPickled):
         ) from None
 
     def _as_it_was(self, deadline: Deadline) -> None:
-        """Look, before anything is changed, if somebody else has changed it meanwhile."""
+        """Raise an error if somebody else has changed the key or the store meanwhile."""
         reference = self.server.credentials.api_key
         if read_all([reference], deadline)[reference].value != self.proven:
             raise RotationFailed(
@@ -228,7 +229,7 @@ class Ready(NeverPickled):
     def _without_answer(
         self, error: MLAuthError, name: str, until: datetime | None, *, under_way: bool
     ) -> MLAuthError:
-        """Find out what a request did whose answer did not come."""
+        """Find out if a request without an answer rotated the key; return the error to raise."""
         if self.new_key:
             return type(error)(
                 f"{error}; the stored key is as before, but there may be an API key {name!r} now, "
@@ -246,7 +247,7 @@ class Ready(NeverPickled):
         try:
             if deadline.run(rotated, self.server.credentials.store_url):
                 may = "was rotated"
-            elif under_way:  # it may be done yet
+            elif under_way:  # the server may still do it
                 may = "may have been rotated"
             else:
                 return error
@@ -257,7 +258,7 @@ class Ready(NeverPickled):
         )
 
     def _stored(self, value: SecretStr, changed: object, until: datetime | None) -> str | None:
-        """Store the value and read it back: a write without an answer may have been made."""
+        """Store the value and read it back: a write without an answer may still have worked."""
         reference, deadline = self.server.credentials.api_key, Deadline(self.seconds)
 
         def write() -> None:
@@ -292,7 +293,7 @@ class Ready(NeverPickled):
         raise self._incomplete(f"{self._done}, but the new value is not stored: {why}{yet}", until)
 
     def _may_write(self, changed: object, deadline: Deadline) -> None:
-        """Look right before a write: what is stored must be older than what is written."""
+        """Raise an error unless the stored value is older than the new one, before a write."""
         reference, newest = self.server.credentials.api_key, False
         if not self.new_key:
             try:
@@ -362,15 +363,16 @@ def prepare(
     retain_minutes: int,
     new_key: bool,
 ) -> Ready:
-    """Prove that a rotation can be made; see `mlauth.rotating.prepare`.
+    """Prove that a rotation is possible, and prepare it; see `mlauth.rotating.prepare`.
 
     Args:
-        credentials: whose key is rotated.
-        parts: `admin`, who may rotate it, if that is not the account itself.
+        credentials: the credentials whose key is rotated.
+        parts: `admin`, if somebody else than the account itself rotates the key.
         prove: reads and proves credentials, and returns values and proof.
-        deadline: bounds everything up to the rotation; that, and what follows, has its seconds.
+        deadline: the time limit of everything before the rotation. The rotation, and each step
+            after it, gets the same number of seconds.
         retain_minutes: how long the old value works beside the new one.
-        new_key: make a second API key in place of rotating the one that is stored.
+        new_key: make a second API key instead of rotating the stored one.
     """
     if not 1 <= retain_minutes <= _MOST_MINUTES:
         raise InvalidCredentials(
@@ -412,7 +414,7 @@ def _administrator(service: Connection, who: Administrator, deadline: Deadline) 
 
 
 def _made(answer: Answer) -> tuple[SecretStr, object] | None:
-    """Return the value that an answer holds, and when it was made, if it holds one."""
+    """Return the new value in an answer, and when it was made; None if there is no value."""
     content = answer.json.get("body") if isinstance(answer.json, dict) else None
     content = content if isinstance(content, dict) else {}
     value = content.get("key")
@@ -422,7 +424,7 @@ def _made(answer: Answer) -> tuple[SecretStr, object] | None:
 
 
 def writable(reference: SecretReference) -> SecretStore:
-    """Return the store to write a reference to, or refuse what cannot be written."""
+    """Return the store of a reference, or refuse a reference that cannot be written."""
     store = SecretStore(reference.scheme)
     if not store.writable:
         known = [scheme for scheme in usable() if SecretStore(scheme).writable]
@@ -437,14 +439,14 @@ def writable(reference: SecretReference) -> SecretStore:
         )
     if "version" in reference.place.options:
         raise InvalidCredentials(
-            f"{reference} cannot be rotated: it names one version for good; leave '?' and what "
-            "follows away"
+            f"{reference} cannot be rotated: it names one version for good; remove '?' and the "
+            "text after it"
         )
     return store
 
 
 def _id_of(key: SecretStr) -> str:
-    """Return the id of an API key, which all its values have; of what is none, an empty text."""
+    """Return the id of an API key, which all its values hold; an empty text if it is no key."""
     value = key.get_secret_value()
     if key_problem(value) is not None or not value.startswith("ZENKEY_"):
         return ""
@@ -452,7 +454,7 @@ def _id_of(key: SecretStr) -> str:
 
 
 def _is_refusal(answer: Answer) -> bool:
-    """Say whether ZenML itself refused: a text, or the name of an exception and a text."""
+    """Say whether ZenML itself refused: its detail is a text, or an exception's name and a text."""
     detail = answer.json.get("detail") if isinstance(answer.json, dict) else None
     texts = detail if isinstance(detail, list) and len(detail) == 2 else [detail]
     return (
@@ -474,7 +476,7 @@ def _ca(credentials: ZenMLCredentials) -> str | None:
 
 
 def _after(rotated: str, minutes: int) -> datetime | None:
-    """Return when an old value ends, if it has not; ZenML's times are UTC without saying so."""
+    """Return when an old value ends, or None if it has ended. ZenML's times are in UTC."""
     end = datetime.fromisoformat(rotated).replace(tzinfo=timezone.utc) + timedelta(minutes=minutes)
     return end if end > _now() else None
 

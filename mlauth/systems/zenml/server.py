@@ -1,8 +1,8 @@
-"""Asks a ZenML server: what it is, whether it takes a key or a token, and as whom.
+"""Asks a ZenML server for its version, and proves that it takes a key or a token.
 
-The contract of server and client is that of ZenML 0.80.2 to 0.98.0: `POST /api/v1/login` with the
-form `grant_type=zenml-api-key&password=<key>`, `GET /api/v1/current-user`, `GET /api/v1/info`
-(https://docs.zenml.io/api-reference/oss-api/getting-started, and those versions' sources).
+The requests are those of ZenML 0.80.2 to 0.98.0: `POST /api/v1/login` with the form
+`grant_type=zenml-api-key&password=<key>`, `GET /api/v1/current-user`, and `GET /api/v1/info`
+(https://docs.zenml.io/api-reference/oss-api/getting-started, and the sources of these versions).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def prove_server(
     service_account: str | None = None,
     wanted: Mapping[str, str | None] | None = None,
 ) -> Proof:
-    """Prove that a server takes a key, with one login, or a token, with none.
+    """Prove that a server takes a key (with one login) or a token (without a login).
 
     Args:
         url: the server.
@@ -56,20 +56,20 @@ def prove_server(
         key: the API key to log in with.
         token: a token of an earlier login, in place of a key.
         service_account: the name that the account must have.
-        wanted: `stack` and `project` to names; None where it does not matter.
+        wanted: the names of `stack` and `project`; None for a name that does not matter.
 
     Returns:
-        The secret `token`, and the ids of what was wanted.
+        The secret `token`, and the ids of the wanted stack and project.
 
     Raises:
-        StageFailed, StageUnknown: as the report says.
+        StageFailed, StageUnknown: a stage did not pass; the report says why.
     """
     secret = key or token
     assert secret is not None
     stages.facts["server_url"] = url
     with ExitStack() as stack:
         with stages.stage(Stage.REACHABLE) as result:
-            # Inside of the stage: a CA bundle of the environment that cannot be used is its fault.
+            # Connecting is part of the stage: it fails if a CA bundle cannot be used.
             service = stack.enter_context(stages.connect(url, ca=ca, client=CLIENT))
             info = server_info(service)
             result.detail = f"{url} is a ZenML server"
@@ -106,15 +106,15 @@ def prove_server(
 
 
 def connect(url: str, deadline: Deadline, ca: str | None, *, insecure: bool) -> Connection:
-    """Return a server to ask, apart from a check; see `Stages.connect`."""
+    """Return a connection to a server outside of a check; see `Stages.connect`."""
     return Connection(url, deadline, ca=ca, client=CLIENT, insecure=insecure)
 
 
 def server_info(service: Connection) -> dict[str, Any]:
-    """Ask a ZenML server what it is; needs no credential.
+    """Ask a ZenML server for its version and more; needs no credential.
 
     Raises:
-        StageFailed, StageUnknown: there is no ZenML server, or no way to it.
+        StageFailed, StageUnknown: there is no ZenML server, or it cannot be reached.
     """
     answer = service.request("GET", "/api/v1/info")
     body = answer.json
@@ -176,13 +176,13 @@ def _login(service: Connection, form: Mapping[str, Text]) -> tuple[SecretStr, da
     raise StageFailed(_unexpected(service, "/api/v1/login", answer))
 
 
-# What a server of ZenML says when it refuses, and what that means.
+# The texts with which a ZenML server refuses, and their meaning.
 _REFUSALS = {
     "error decoding API key": (
         "cannot read the key: it is cut short or damaged where it is stored"
     ),
     "error retrieving API key": (
-        "does not know the key: it was deleted, or is one of another server; make a new one with "
+        "does not know the key: it was deleted, or belongs to another server; make a new one with "
         "`zenml service-account api-key … create`"
     ),
     "could not verify key value": ("says that the key was rotated: put the new one into the store"),
@@ -204,7 +204,7 @@ def _refusal(answer: Answer, url: str) -> str:
 
 
 def refusal(said: str, url: str, status: str) -> str:
-    """Say why a login was refused, in words of ours: the server's could hold anything."""
+    """Say why a login was refused, in our own words: the server's text could hold anything."""
     for pattern, meaning in _REFUSALS.items():
         if re.search(pattern, said):
             return f"{url} {meaning}"
@@ -223,8 +223,8 @@ def current_user(
 
     Returns:
         `id`, `is_service_account`, `real_name` (a `SecretStr`, for comparisons), and `name` for
-        messages: that is masked unless it is the expected one, because a server may send back
-        what it was sent.
+        messages. A name that is not the expected one is masked, because a server may echo the
+        secret.
 
     Raises:
         StageFailed, StageUnknown: the server refused, or gave no answer that can be used.
@@ -255,7 +255,7 @@ def _right_account(account: Mapping[str, Any], expected: str | None, url: str) -
         )
     if expected is not None and account["real_name"].get_secret_value() != expected:
         raise StageFailed(
-            # In ASCII: letters of other scripts, and accents that combine, look alike.
+            # The names are shown in ASCII, because letters of different scripts can look alike.
             f"{url} knows this key as service account {account['name']!a}, not as {expected!a}: "
             "correct the reference or service_account"
         )
