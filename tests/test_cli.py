@@ -87,7 +87,7 @@ class TestCheck:
             (["-p", ""], "mlauth: mlauth.toml has no profile '' (it has: prod)"),
             (["-p", "prod", "-f", ""], "mlauth: there is no file  in "),
             (["--nope"], "No such option"),
-            (["prod"], "mlauth: no system is called 'prod'; mlauth knows env, zenml"),
+            (["prod"], "mlauth: no system is called 'prod'; mlauth knows "),
         ],
     )
     def test_wrong_use(self, arguments: list[str], said: str) -> None:

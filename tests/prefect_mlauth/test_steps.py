@@ -188,7 +188,7 @@ def test_a_name_that_changes_how_programs_start_is_refused(secret: str) -> None:
     [
         ({"verify": "maybe"}, "verify is neither true nor false"),
         ({"timeout": "30"}, "timeout is not a number of seconds"),
-        ({"timeout": -1}, "timeout must be over 0"),
+        ({"timeout": -1}, "timeout must be more than 0"),
         ({"credential": "password"}, "zenml_login: credential: Input should be"),
     ],
 )

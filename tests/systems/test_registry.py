@@ -110,7 +110,7 @@ class TestOneThatIsBroken:
             mlauth.check("p", config=str(file))
 
     def test_a_section_that_is_misspelt_is_called_that(self) -> None:
-        with pytest.raises(ValidationError, match=r"there is no such setting.*env, zenml, acme"):
+        with pytest.raises(ValidationError, match=r"there is no such setting.*env, .*acme"):
             Profile.model_validate({"zenm": {}})
 
 
