@@ -37,7 +37,7 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 test: $(VENV)/.installed ## the tests, with coverage and its floor (with ARGS: those, without the floor)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
-test-load: $(VENV)/.installed ## what takes long: load, every fault at every place, what is said and left at each (10 minutes)
+test-load: $(VENV)/.installed ## what takes long: load, and what is left behind where it is high
 	@$(BIN)/python -m pytest -m load $(ARGS)
 
 test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
@@ -50,8 +50,7 @@ test-smoke: $(VENV)/.installed ## of that, the other versions of Prefect and Zen
 	@$(BIN)/python -m pytest -m matrix -k "not pair" $(ARGS)
 
 docs: $(VENV)/.installed ## write anew what is made: docs/failures.md, docs/versions.md, tables of fields, stubs
-	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest -m load tests/faults
-	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/versions/test_page.py tests/prefect_mlauth/test_forms.py
+	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/faults/test_document.py tests/versions/test_page.py tests/prefect_mlauth/test_forms.py
 
 check: $(VENV)/.installed ## lint, format, types, layers
 	$(BIN)/ruff check .

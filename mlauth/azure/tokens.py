@@ -225,7 +225,7 @@ class Tokens:
                 "neither gives a token here: " if self._identity.machine else "gives no token: "
             ) + f"{login}set the AZURE_* variables of an identity (mlauth explain shows the choice)"
         if code:
-            return f"Microsoft Entra refuses it ({code})"
+            return f"Microsoft Entra refuses it: look the code up ({code})"
         status = self._answer[0] if self._answer else 0
         if isinstance(self._identity, ManagedIdentity):
             if 200 <= status < 400:
@@ -283,13 +283,17 @@ def _quiet() -> Iterator[None]:
 _REFUSALS = {
     "AADSTS7000215": f"the secret is wrong: {SECRET} must be the secret's value, not its id",
     "AADSTS7000222": f"its secret has expired: make a new one, and set {SECRET}",
-    "AADSTS7000112": "the application is disabled",
+    "AADSTS7000112": "the application is disabled: enable it",
     "AADSTS700016": f"there is no such application in the tenant: is {CLIENT} right?",
     "AADSTS90002": f"there is no such tenant in this cloud: is {TENANT} right?",
-    "AADSTS700027": "its certificate is not one of the application's, or has expired",
-    "AADSTS70021": "no federated credential matches issuer, subject and audience of the token",
-    "AADSTS700211": "no federated credential matches the token's issuer",
-    "AADSTS700212": "no federated credential matches the token's audience",
-    "AADSTS700213": "no federated credential matches the token's subject (service account)",
+    "AADSTS700027": "its certificate is not one of the application's, or has expired: renew it",
+    "AADSTS70021": (
+        "no federated credential matches issuer, subject and audience of the token: add one"
+    ),
+    "AADSTS700211": "no federated credential matches the token's issuer: add one",
+    "AADSTS700212": "no federated credential matches the token's audience: add one",
+    "AADSTS700213": (
+        "no federated credential matches the token's subject (service account): add one"
+    ),
     "AADSTS700024": "the token in the file has expired: is it still the projected one?",
 }

@@ -179,7 +179,7 @@ def _login(service: Connection, form: Mapping[str, Text]) -> tuple[SecretStr, da
 # The texts with which a ZenML server refuses, and their meaning.
 _REFUSALS = {
     "error decoding API key": (
-        "cannot read the key: it is cut short or damaged where it is stored"
+        "cannot read the key: it is cut short or damaged where it is stored; store it whole"
     ),
     "error retrieving API key": (
         "does not know the key: it was deleted, or belongs to another server; make a new one with "
