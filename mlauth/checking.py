@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pydantic import SecretStr
 
 from mlauth import hosts
-from mlauth.deadline import Deadline
+from mlauth.deadline import Deadline, run_here
 from mlauth.errors import (
     CheckFailed,
     CheckUnknown,
@@ -153,7 +153,7 @@ def _in_environment(
     found, failed = [], []
     for cls in systems:
         try:
-            credentials = cls.from_environment(environment())
+            credentials = run_here(partial(cls.from_environment, environment()), cls.system)
         except MLAuthError as error:
             failed.append(_failed(cls.system, cls.title, str(error)))
         else:
@@ -176,9 +176,7 @@ def _check_each(
     found: list[Credentials], deadline: Deadline, *, verify: bool, expired: Expired
 ) -> list[Checked]:
     checks = [Checked(item, SystemReport(item.system, item.title)) for item in found]
-    held = environment()
-    bundles = [ca for each in found if (ca := each.ca(held))]
-    trust = cache(partial(certificates, bundles, held))
+    trust = cache(partial(_certificates, found))
     inner = deadline.inner()
     reader = Reader(inner, expired=expired)
     walks = [partial(_walk, check, found, inner, trust, reader, verify=verify) for check in checks]
@@ -192,23 +190,34 @@ def _check_each(
     return checks
 
 
+def _certificates(found: Iterable[Credentials]) -> str | None:
+    held = environment()
+    return certificates([ca for each in found if (ca := each.ca(held))], held)
+
+
 def _add_exports(checks: Iterable[Checked]) -> None:
     """Add to each check its exports, or why they are refused: two systems may want one variable."""
     for each in checks:
         if each.values is None or (each.error and not is_unknown(each.error)):
             continue
         try:
-            each.exports = each.credentials.exports(each.values, each.proof)
-        except InvalidCredentials as error:
-            each.error = each.error or error
-    exports = {each.report.system: each.exports for each in checks if each.exports}
-    refused = two_values(exports)
+            exports = partial(each.credentials.exports, each.values, each.proof)
+            each.exports = run_here(exports, each.report.system)
+        except MLAuthError as error:
+            if each.error is None:
+                _refuse(each, error)
+    refused = two_values([(each.credentials, each.exports) for each in checks if each.exports])
     for each in checks:
         why = refused.get(each.report.system)
         if why:
-            each.exports, each.error = None, InvalidCredentials(why)
-            result = StageResult(each.report.system, Stage.CONFIGURED, Status.FAILED, why)
-            each.report.results.append(result)
+            each.exports = None
+            _refuse(each, InvalidCredentials(why))
+
+
+def _refuse(check: Checked, error: MLAuthError) -> None:
+    check.error = error
+    result = StageResult(check.report.system, Stage.CONFIGURED, Status.FAILED, str(error))
+    check.report.results.append(result)
 
 
 def in_time(

@@ -109,6 +109,23 @@ class Deadline:
         return error or started.result()
 
 
+def run_here(function: Callable[[], T], what: str) -> T:
+    """Run what a system or store of somebody else's does, in this thread.
+
+    Args:
+        function: what to run.
+        what: names the work in the error that stands for an exception which is none of ours.
+
+    Raises:
+        MLAuthError: it raised an exception. The error has no frames: their locals hold values.
+    """
+    try:
+        return function()
+    except Exception as error:
+        ended = _leaving(error, what)
+    raise ended
+
+
 def _leaving(error: BaseException, what: str) -> BaseException:
     """Return an error as it may leave a thread: one of ours, without frames that hold values."""
     if isinstance(error, Exception) and not isinstance(error, MLAuthError):

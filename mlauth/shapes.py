@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel
 
 from mlauth.net.route import has_plain_host
 from mlauth.references import holds_key
 
+_LITERAL = (
+    "a literal key stands where only names and references belong; it has probably been stored in "
+    "clear: rotate it, and put it into a store"
+)
 _PLACEHOLDER = re.compile(
     r"<.*>|\$?\{.*\}|\$\w+|x{3,}|\*{3,}|\.{3,}|(your|my|change|replace|insert|todo|example|dummy|"
     r"placeholder|secret|none|null)([-_ ].*|me)?",
@@ -42,6 +49,24 @@ def address_problem(url: str) -> str | None:
     return None
 
 
+def literal_problem(value: object) -> str | None:
+    """Say why a value of any kind cannot be that of a field: a key is in it. Or return None."""
+    return _LITERAL if any(holds_key(text) for text in _texts(value)) else None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _texts(dict(value))
+    elif isinstance(value, Mapping):
+        for each in (*value.keys(), *value.values()):
+            yield from _texts(each)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for each in value:
+            yield from _texts(each)
+
+
 def host_of(url: str) -> str:
     """Return the host of a URL for which `address_problem` returned None."""
     return urlsplit(url).hostname or ""
@@ -53,12 +78,7 @@ def text_problem(text: str) -> str | None:
         return "is empty: remove it, or give a name"
     if "{{" in text:
         return "is a template that nothing replaced: check the name in it"
-    if holds_key(text):
-        return (
-            "a literal key stands where a name belongs; it has probably been stored in clear: "
-            "rotate it, and put it into a store"
-        )
-    return None
+    return literal_problem(text)
 
 
 def secret_problem(value: str) -> str | None:

@@ -30,7 +30,13 @@ from mlauth.forks import load as load_module
 from mlauth.net.route import http_problem
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
-from mlauth.shapes import address_problem, host_of, secret_problem, text_problem
+from mlauth.shapes import (
+    address_problem,
+    host_of,
+    literal_problem,
+    secret_problem,
+    text_problem,
+)
 from mlauth.stages import Stages
 from mlauth.text import plain
 
@@ -49,6 +55,8 @@ class Scope(Protocol):
 
     A client that already runs in this process may have to use another directory, and read the
     variables again. A process that starts with the variables set needs only the directory.
+
+    Each client has a class of scopes of its own: an activation keeps the state of each class once.
     """
 
     def enter(self, folder: str) -> Mapping[str, str]:
@@ -151,10 +159,11 @@ class Credentials(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_sound(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, str):
-            return value
-        is_address = info.field_name in cls._addresses()
-        problem = address_problem(value) if is_address else text_problem(value)
+        is_address = isinstance(value, str) and info.field_name in cls._addresses()
+        if is_address:
+            problem = address_problem(value)
+        else:
+            problem = (text_problem if isinstance(value, str) else literal_problem)(value)
         if problem:
             raise ValueError(problem)
         return value.rstrip("/") if is_address else value
@@ -276,6 +285,11 @@ class Credentials(BaseModel):
             A path or PEM text; by default the field `ca_bundle`, if there is one.
         """
         return getattr(self, "ca_bundle", None)
+
+    @classmethod
+    def owns(cls, variable: str) -> bool:
+        """Say whether a variable is in `owned`, whatever the case of its letters."""
+        return any(fnmatchcase(variable.upper(), pattern.upper()) for pattern in cls.owned)
 
     def variables(self) -> tuple[str, ...]:
         """Return the variables whose names a person chose; `owned` has those of the system."""
@@ -406,7 +420,7 @@ def owner_problem(name: str) -> str | None:
     """
     word, _, _ = name.lower().partition("_")
     owner = load(word) if word in _OURS else None
-    if owner is None or not any(fnmatchcase(name.upper(), pattern) for pattern in owner.owned):
+    if owner is None or not owner.owns(name):
         return None
     return (
         f"belongs to {owner.title}: use {word}_login or the profile's [{word}]; a setting that is "

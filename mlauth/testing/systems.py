@@ -155,6 +155,7 @@ class SystemContract(ABC):
         """Steps, blocks and tables are made from the fields."""
         for name, field in self.model().model_fields.items():
             assert field.title, name
+            assert field.alias is None, f"{name} is given by its name, as people see it"
             assert (field.description or "").endswith("."), name
         assert self.model().__doc__ != Credentials.__doc__
 

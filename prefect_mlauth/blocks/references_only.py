@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from importlib.metadata import metadata
 from typing import Any
 
@@ -12,7 +11,7 @@ from prefect.client.schemas import BlockDocument
 from pydantic import ConfigDict, ValidationError
 
 from mlauth.errors import InvalidBlock, MLAuthError
-from mlauth.references import holds_key
+from mlauth.shapes import literal_problem
 from mlauth.systems import in_one_line
 
 
@@ -67,12 +66,9 @@ class ReferencesOnly(Block, ABC):
         if unknown:
             raise InvalidBlock(f"{where}: there is no field {unknown[0]!r}; check the spelling")
         for name in type(self).model_fields:
-            if any(holds_key(text) for text in _texts(getattr(self, name))):
-                raise InvalidBlock(
-                    f"{where}: {name}: a literal key stands where only names and references "
-                    "belong; it has probably been stored in clear: rotate it, and put it into a "
-                    "store"
-                )
+            problem = literal_problem(getattr(self, name))
+            if problem:
+                raise InvalidBlock(f"{where}: {name}: {problem}")
         try:
             self._validate_fields()
         except MLAuthError as error:
@@ -85,15 +81,3 @@ class ReferencesOnly(Block, ABC):
     @classmethod
     def _where(cls) -> str:
         return f"{cls.get_block_type_name()} block"
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
