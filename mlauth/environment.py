@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from pydantic import SecretStr
 
 from mlauth import folders, masking, stores, trust
-from mlauth.errors import ActivationError
+from mlauth.deadline import run_here
+from mlauth.errors import ActivationError, MLAuthError
 from mlauth.forks import lock
 from mlauth.never_pickled import NeverPickled
 from mlauth.record import OWN, RECORD, Record, own_environment, write_record
@@ -136,52 +138,72 @@ class Activating(NeverPickled):
 
     def _set(self, more: Mapping[str, str], owner: int, by: object) -> None:
         # No plain value in a local variable: tracebacks that show locals go into logs.
-        secrets: dict[str, SecretStr] = {}
-        settings: dict[str, str] = dict(more)
-        emptied: list[str] = []
-        for exports in self._exports:
-            secrets |= exports.secrets
-            settings |= exports.settings
-            emptied += [name for name in exports.emptied if os.environ.get(name)]
-        masking.register(value.get_secret_value() for value in secrets.values())
+        secrets = {name: each for exp in self._exports for name, each in exp.secrets.items()}
+        settings = {name: text for exp in self._exports for name, text in exp.settings.items()}
+        emptied = [name for exp in self._exports for name in exp.emptied if os.environ.get(name)]
+        scopes = [exp.scope for exp in self._exports if exp.scope]
+        masking.register(each.get_secret_value() for each in secrets.values())
         with _lock:
-            unsaid = _without_proxy(host for exports in self._exports for host in exports.direct)
-            scopes = [exports.scope for exports in self._exports if exports.scope]
-            if scopes or self._certificates:
-                unsaid |= self._private(scopes, owner)
-            texts = settings | unsaid | dict.fromkeys(emptied, "")
+            made = self._made_for_the_run(scopes, owner, taken={*secrets, *settings, *emptied})
+            texts = {**more, **settings, **made, **dict.fromkeys(emptied, "")}
             new = {name: SecretStr(text) for name, text in texts.items()} | secrets
             own = _own(new)
             new |= own
-            for name, value in new.items():
-                problem = value_problem(name, value)
-                if problem:
-                    raise ActivationError(f"the value for {name} {problem}")
-            self._by = by
-            self._refuse_two_values(new)
-            self.names = tuple(sorted(new))
-            self.before = {name: _held(name) for name in (*new, RECORD)}
-            self._replaced = tuple(
-                name
-                for name in self.names
-                if self.before[name] not in (None, new[name])
-                # These were only added to, or made for this run: they need no warning.
-                and not (name in unsaid or name in more or name in own)
-            )
+            self._refuse(new, by)
             # The worker's own value of a secret variable is kept, and is a secret too.
             secrets |= {name: own[name] for name in own if name.removeprefix(OWN) in secrets}
-            masking.register(value.get_secret_value() for value in secrets.values())
-            plain = set(new) - set(secrets) - set(emptied)
-            self.record = Record(list(secrets), sorted(plain), emptied, self.folders, owner)
-            _active.append(self)
-            for name, value in new.items():
-                os.environ[name] = value.get_secret_value()
-            _write_record()
+            masking.register(each.get_secret_value() for each in secrets.values())
+            plain = sorted(set(new) - set(secrets) - set(emptied))
+            self.record = Record(list(secrets), plain, emptied, self.folders, owner)
+            # Those of the run were only added to, or made for it: they need no warning.
+            self._begin(new, unsaid={*made, *more, *own})
             for scope in scopes:
-                self._put_back[type(scope)] = scope.keep()
-                scope.swap()
+                if type(scope) not in self._put_back:
+                    self._put_back[type(scope)] = run_here(scope.keep, "the scope of a system")
+                run_here(scope.swap, "the scope of a system")
         masking.guard_logging()
         _undo_waiting()
+
+    def _made_for_the_run(
+        self, scopes: Sequence[Scope], owner: int, taken: set[str]
+    ) -> dict[str, str]:
+        """Make what the run needs beside the exports, and return the variables for that.
+
+        Args:
+            scopes: of the systems.
+            owner: see `activate`.
+            taken: variables that systems export, so that no scope may set them.
+        """
+        made = _without_proxy(host for exports in self._exports for host in exports.direct)
+        if scopes or self._certificates:
+            made |= run_here(partial(self._private, scopes, owner), "the private folder of the run")
+        twice = sorted(taken & set(made))
+        if twice:
+            raise _twice(twice)
+        return made
+
+    def _refuse(self, new: Mapping[str, SecretStr], by: object) -> None:
+        """Refuse values that cannot be set, or not now."""
+        for name, value in new.items():
+            problem = value_problem(name, value)
+            if problem:
+                raise ActivationError(f"the value for {name} {problem}")
+        self._by = by
+        self._refuse_two_values(new)
+
+    def _begin(self, new: Mapping[str, SecretStr], unsaid: set[str]) -> None:
+        """Note what the variables were, and set them."""
+        self.names = tuple(sorted(new))
+        self.before = {name: _held(name) for name in (*new, RECORD)}
+        self._replaced = tuple(
+            name
+            for name in self.names
+            if self.before[name] not in (None, new[name]) and name not in unsaid
+        )
+        _active.append(self)
+        for name, value in new.items():
+            os.environ[name] = value.get_secret_value()
+        _write_record()
 
     def _private(self, scopes: Iterable[Scope], owner: int) -> dict[str, str]:
         """Make the run's private folder with its content, and return the variables for that."""
@@ -190,7 +212,9 @@ class Activating(NeverPickled):
             folder = folders.make(owner)
             self.folders.append(folder)
             for scope in scopes:
-                variables |= scope.enter(folder)
+                for name, value in scope.enter(folder).items():
+                    if variables.setdefault(name, value) != value:
+                        raise _twice([name])
             if self._certificates:
                 file = Path(folder, trust.FILE)
                 file.write_text(self._certificates, encoding="ascii")
@@ -251,12 +275,16 @@ class Activating(NeverPickled):
             else:
                 os.environ[name] = value.get_secret_value()
             del self.before[name]
+        failed: list[MLAuthError] = []
         for kind, put_back in list(self._put_back.items()):
             heir = next((each for each in later if kind in each._put_back), None)  # noqa: SLF001 - as above
             if heir is not None:
                 heir._put_back[kind] = put_back  # noqa: SLF001 - of this class
             else:
-                put_back()
+                try:
+                    run_here(put_back, "the scope of a system")
+                except MLAuthError as error:  # the rest is undone all the same
+                    failed.append(error)
             del self._put_back[kind]
         if self in _active:
             _active.remove(self)
@@ -264,6 +292,8 @@ class Activating(NeverPickled):
         if os.getpid() == self._pid:  # a fork removes nothing: the parent may still need it
             for folder in self.folders:
                 folders.remove(folder)
+        if failed:
+            raise failed[0]
 
 
 _active: list[Activating] = []  # those that are not undone, in the order of their beginning
@@ -291,6 +321,13 @@ def _undo_waiting() -> None:
             (first, *_) = _waiting
             first._undo()  # noqa: SLF001 - of this module
             _waiting.remove(first)
+
+
+def _twice(names: Sequence[str]) -> ActivationError:
+    return ActivationError(
+        f"{', '.join(names)} would get one value from a system and another from the scope of a "
+        "system: remove one system of the two, and report this to those who make them"
+    )
 
 
 def _held(name: str) -> SecretStr | None:
