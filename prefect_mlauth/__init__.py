@@ -17,8 +17,8 @@ __all__ = ["AzureKeyVaultSecret", "MLAuthProfile", "ReferencedSecret"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the blocks when one is asked for: a pull step needs none, and would wait for them."""
-    if not name[:1].isupper():  # a module of ours, which Python looks for here first
+    """Import the blocks when one is first used: a pull step needs none, and the import is slow."""
+    if not name[:1].isupper():  # Python looks for modules of this package here first
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from prefect_mlauth import blocks
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name the blocks too: `prefect block register -m prefect_mlauth` finds them here."""
+    """Name the blocks, too: `prefect block register -m prefect_mlauth` finds them here."""
     from prefect_mlauth.collection import NAMES
 
     return sorted({*globals(), *NAMES})

@@ -1,14 +1,14 @@
-"""Log handlers that mask, for a process whose logging is set up after a step has run.
+"""Log handlers that mask, for a process that sets up logging after a step has run.
 
-Prefect takes the class of each log handler from the environment, as in
-`PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS`. What is named there is an attribute of this module whose
-name spells the handler's own class, with colons for dots, so that a handler of the user's stays
-what it is: `prefect_mlauth.handlers.prefect:logging:handlers:APILogHandler`. A colon in front of
-that says that the variable was not set before.
+Prefect reads the class of each log handler from a variable such as
+`PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS`. A step sets this variable to an attribute of this module.
+The attribute's name is the path of the original class, with colons for dots, so that a user's own
+handler keeps working: `prefect_mlauth.handlers.prefect:logging:handlers:APILogHandler`. A colon
+before the path says that the variable was not set before.
 
-Prefect sets up no handler at all where one cannot be imported. So the process that takes these
-variables up puts them back to what they were: a process that it starts may have no mlauth.
-`prefect_mlauth.plugin` is what masks in those that have it.
+If one handler cannot be imported, Prefect sets up no handler at all. A process that starts later
+may not have mlauth. So the first process that reads these variables restores them, and
+`prefect_mlauth.plugin` masks in later processes that do have mlauth.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def environment(config: dict[str, object]) -> dict[str, str]:
     """Return the variables that make Prefect's handlers mask.
 
     Args:
-        config: the logging configuration that is in force, as of `logging.config`.
+        config: the current logging configuration, as for `logging.config`.
     """
     handlers = config.get("handlers")
     classes = {
@@ -43,12 +43,12 @@ def environment(config: dict[str, object]) -> dict[str, str]:
     }
     variables = {}
     for name, path in classes.items():
-        # As Prefect itself spells the path of a setting in its logging configuration.
+        # Prefect builds the name of the variable in the same way.
         variable = re.sub(r"[^0-9a-zA-Z]+", "_", f"PREFECT_LOGGING_handlers_{name}_class").upper()
         held = os.environ.get(variable, "")
         if path.startswith(_OURS):
             spelled = path
-        elif held.startswith(_OURS):  # a step before this one has set it
+        elif held.startswith(_OURS):  # an earlier step has set it
             spelled = held
         else:
             spelled = _OURS + ("" if held else ":") + path.replace(".", ":")
@@ -57,10 +57,10 @@ def environment(config: dict[str, object]) -> dict[str, str]:
 
 
 def for_children() -> dict[str, str]:
-    """Return the variables that make Prefect load our plugin, and no other, in what this starts.
+    """Return the variables that make child processes load our plugin of Prefect, and no other.
 
-    None where somebody has settled which plugins Prefect loads. Prefect before 3.7 reads none of
-    them.
+    If somebody has configured plugins already, there are none. Prefect before 3.7 ignores these
+    variables.
     """
     ours = {"PREFECT_PLUGINS_ENABLED": "true", "PREFECT_PLUGINS_ALLOW": "mlauth"}
     plugins = getattr(get_current_settings(), "plugins", None)
@@ -74,7 +74,7 @@ def for_children() -> dict[str, str]:
 
 
 def _put_back() -> None:
-    """Put the variables back to what they were before `environment` was added."""
+    """Restore the variables that `environment` replaced."""
     for name, value in list(os.environ.items()):
         if name.startswith("PREFECT_LOGGING_HANDLERS_") and value.startswith(_OURS):
             path = value.removeprefix(_OURS)
@@ -103,16 +103,17 @@ def _masking(base: type[logging.Handler]) -> type[logging.Handler]:
 
 @cache
 def _take_up() -> None:
-    """Do once what this process owes to the step that ran in another."""
+    """Continue here, once, the activation of the step that ran in another process."""
     resume()
     guard_output()
     _put_back()
     os.environ.update(for_children())
     record = read_record()
     owner, parent = record.get("owner"), os.getppid()
-    # The engine is a child of the owner, or (Prefect 3.8) what the owner replaced itself by; what
-    # the flow starts is neither, and must not clean up. Nor must the runs of an owner that set the
-    # variables itself, such as a script that logs in and then serves flows.
+    # The engine is a child of the owner, or (Prefect 3.8) the owner became the engine. The
+    # processes that a flow starts are neither, and must not remove the folders. The same holds for
+    # the runs of an owner that set the variables itself, such as a script that logs in and then
+    # serves flows.
     engines = bool(record.get("handed_on")) and owner == parent
     remove_at_exit(
         record.get("folders", []),

@@ -1,4 +1,4 @@
-"""What the login steps and blocks of systems take and say: made from the models of credentials."""
+"""Makes the fields, signatures and docstrings of login steps and blocks from the models."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ OPTIONS: Mapping[str, Any] = _Options.model_fields
 
 
 def names() -> Iterator[str]:
-    """Give the systems that one logs in to: all but the variables of the user's own."""
+    """Yield the systems with a login: all but `env`, which has only variables."""
     return (name for name in systems.names() if name != "env")
 
 
 def is_known(name: str) -> bool:
-    """Say whether one logs in to a system of this name."""
+    """Say whether there is a login for a system of this name."""
     return name != "env" and systems.place(name) is not None
 
 
 def block_name(system: str) -> str:
-    """Return what a system's block is called: as the model of its credentials."""
+    """Return the name of a system's block, which is also the name of its model."""
     return (systems.place(system) or "").rpartition(":")[2]
 
 
 def fields(model: type[Credentials]) -> dict[str, FieldInfo]:
-    """Return what a login takes: the fields of the credentials, and those of every login."""
+    """Return the fields of a login: those of the credentials, and those of every login."""
     return {**model.model_fields, **OPTIONS}
 
 
 def default(field: FieldInfo) -> Any:
-    """Return what a field is without being given."""
+    """Return the default of a field."""
     return field.get_default(call_default_factory=True)
 
 
 def is_reference(field: FieldInfo) -> bool:
-    """Say whether a field names a secret."""
+    """Say whether a field holds a reference."""
     return SecretReference in (field.annotation, *get_args(field.annotation))
 
 
 def description(field: FieldInfo) -> str:
-    """Return what a field is; where it names a secret, with an example."""
+    """Return the description of a field; a reference gets an example."""
     if not is_reference(field):
         return str(field.description)
     example = f", for instance {field.examples[0]}" if field.examples else ""
@@ -78,8 +78,8 @@ def kind(field: FieldInfo, nothing: object = None) -> Any:
     """Return a field's type as people write it: a reference is text.
 
     Args:
-        field: what to look at.
-        nothing: what stands for None.
+        field: the field.
+        nothing: the type that stands for None.
     """
     union = get_origin(field.annotation) in (Union, UnionType)
     types = get_args(field.annotation) if union else (field.annotation,)
@@ -93,7 +93,7 @@ def kind(field: FieldInfo, nothing: object = None) -> Any:
 
 
 def signature(model: type[Credentials]) -> Signature:
-    """Return the signature of a system's step: what must be given can be given by place."""
+    """Return the signature of a system's step; only required fields may be positional."""
     parameters = [
         Parameter(
             name,
@@ -134,8 +134,8 @@ Args:
 {args}
 
 Returns:
-    `variables`, the names of what was set, and with `verify` what the service said: `account`,
-    and facts such as its version, without secrets.
+    `variables`, the names of the variables that were set. With `verify` also `account` and facts
+    about the service, such as its version. No secrets.
 
 Raises:
     MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.

@@ -1,13 +1,16 @@
-"""Where a step runs, seen from inside of it. Facts: sources of Prefect 3.3.7 to 3.8.8.
+"""Finds out in which process of Prefect a step runs. Facts: sources of Prefect 3.3.7 to 3.8.8.
 
-(A) `prefect flow-run execute` (container work pools) runs the steps in a child process that ends
-before the flow starts. (B) The process worker and `serve` run them in the engine's process. And a
-runner (in a worker, in a script that serves flows, in `flow-run execute`) runs them in itself when
-it loads a flow for the hooks of a crash. From Prefect 3.8 on, a process runs the steps and then
-replaces itself by the engine (exec; on Windows it starts it), whichever way.
+There are three ways:
+(A) `prefect flow-run execute` (container work pools) runs the steps in a child process, which ends
+before the flow starts.
+(B) The process worker and `serve` run the steps in the engine's process.
+(C) To run the hooks of a crash, a runner loads the flow, and runs the steps in its own process.
+This may be a worker, a script that serves flows, or `flow-run execute`.
+From Prefect 3.8 on, A and B are alike: a process runs the steps, and then replaces itself by the
+engine (exec; on Windows it starts the engine).
 
-What the environment says (`PREFECT__FLOW_RUN_ID`) decides nothing: the engine may be given the id
-as an argument, and a worker may have the variable from what started it.
+The variable `PREFECT__FLOW_RUN_ID` decides nothing: the engine may get the id as an argument, and a
+worker may have inherited the variable.
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any]"
 
 _ENGINE = "prefect.engine"
 _RESOLVER = "prefect.runner._workspace_resolver"
-_SUPERVISOR = "prefect.runner._workspace_supervisor"  # of Prefect 3.8: becomes the engine
+_SUPERVISOR = "prefect.runner._workspace_supervisor"  # in Prefect 3.8, it becomes the engine
 _ENGINES = {_ENGINE, "prefect.flow_engine"}
 _CALLS = "prefect._internal.concurrency.calls"
 _RUNNERS = ("prefect.runner.", "prefect.workers.")
-# Of `Runner` (all versions) and of `HookRunner` (from 3.7 on); each loads the flow and runs hooks.
+# Methods of `Runner` (all versions) and `HookRunner` (from 3.7 on) that load a flow and run hooks.
 _HOOKS = {
     "_run_on_cancellation_hooks",
     "_run_on_crashed_hooks",
@@ -49,7 +52,7 @@ def main_module() -> str:
 
 
 def in_resolver() -> bool:
-    """Say whether this is the process of (A), which ends before the flow starts."""
+    """Say whether this is the child process of (A), which ends before the flow starts."""
     return main_module() == _RESOLVER
 
 
@@ -59,13 +62,14 @@ def in_engine() -> bool:
 
 
 def in_hook() -> bool:
-    """Say whether a runner of Prefect runs this for the hooks of a run that ended elsewhere.
+    """Say whether this is (C): a runner of Prefect runs this for the hooks of a crashed run.
 
-    Nothing may be set there: the runner lives on, and the runs that it starts would inherit it. No
-    flow follows in that process. Everywhere else one may, so there a step sets, or it fails.
+    Nothing may be set there, because the runner lives on, and the runs that it starts would inherit
+    the variables. No flow follows in that process. Everywhere else a flow may follow, so there a
+    step sets its variables or fails.
 
     Raises:
-        ActivationError: a runner or worker of Prefect runs this, and it is not known what for.
+        ActivationError: a runner or worker of Prefect runs this for an unknown reason.
     """
     if "prefect.runner" not in sys.modules:
         return False
@@ -76,9 +80,10 @@ def in_hook() -> bool:
     if prefects and not (main_module() in {_RESOLVER, _SUPERVISOR, *_ENGINES} or _in_run()):
         module, name = prefects[0]
         raise ActivationError(
-            f"nothing is set: {module}.{name} of this version of Prefect runs this, and whether a "
-            "flow follows in this process or others inherit what it sets is not known: install a "
-            "version of Prefect that mlauth supports, or log in inside of the flow"
+            f"nothing is set: {module}.{name} of this version of Prefect runs this, and mlauth "
+            "does not know if a flow follows in this process, or if other runs would inherit the "
+            "credentials: install a version of Prefect that mlauth supports, or log in inside of "
+            "the flow"
         )
     return False
 
@@ -90,10 +95,11 @@ def _in_run() -> bool:
 
 
 def _callers() -> Iterator[FrameType]:
-    """Return the frames of this thread, and those of the coroutine that waits for it.
+    """Yield the frames of this thread, and of the coroutine that waits for it.
 
     Prefect runs a step, and a hook that is no coroutine, in a thread of its own, and imports flows
-    in one of anyio's. Who waits has the `Call` that runs here, or this thread, in a local variable.
+    in a thread of anyio. The coroutine that waits has the `Call` that runs here, or this thread, in
+    a local variable.
     """
     here: list[object] = [threading.current_thread()]
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the only way to see who calls
@@ -112,8 +118,9 @@ def _callers() -> Iterator[FrameType]:
 def _tasks() -> list[asyncio.Task[Any]]:
     """Return the tasks of every event loop of this process.
 
-    `asyncio.all_tasks` wants the event loop, which is another thread's. The names are those of
-    Python 3.10 and 3.11, and of 3.12 and 3.13 (`Lib/asyncio/tasks.py`).
+    `asyncio.all_tasks` cannot be used: it needs the event loop, which belongs to another thread.
+    The first name is from Python 3.10 and 3.11, the others are from 3.12 and 3.13
+    (`Lib/asyncio/tasks.py`).
     """
     found: list[asyncio.Task[Any]] = []
     for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks"):
@@ -126,7 +133,7 @@ def _tasks() -> list[asyncio.Task[Any]]:
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:
-    """Return the frames of a coroutine, of what it waits for, and so on."""
+    """Yield the frames of a coroutine, of the coroutine that it waits for, and so on."""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None)
         if frame is not None:
@@ -135,7 +142,7 @@ def _awaited(coroutine: Any) -> Iterator[FrameType]:
 
 
 def owner() -> int:
-    """Return the process that lives as long as the run: in (A) the parent, else this one."""
+    """Return the process that lives as long as the run: the parent in (A), else this process."""
     return os.getppid() if in_resolver() else os.getpid()
 
 
@@ -147,7 +154,7 @@ def flow_run_id() -> str:
 
 
 def run_logger() -> Logger:
-    """Return the logger of the flow run, whose lines the UI shows, or else Prefect's own."""
+    """Return the logger of the flow run, whose lines the UI shows; without a run, another one."""
     from prefect.logging import get_logger, get_run_logger
 
     if _in_run():
@@ -162,7 +169,7 @@ def run_logger() -> Logger:
 
 
 def tell(logger: Logger, activation: Activation) -> None:
-    """Log what an activation did, for the people who look at the run."""
+    """Log the warnings, the accounts and the names of the variables, for people."""
     for warning in activation.warnings:
         logger.warning("mlauth: %s", warning)
     proven = "".join(f"{each.summary()}; " for each in activation.report.systems if each.proven)

@@ -1,10 +1,10 @@
 """Pull steps of a Prefect deployment: credentials for the flow, before it is imported.
 
-Each system has a step, `<name>_login`, which is made from the model of its credentials when it is
-looked up.
+Each system has a step, `<name>_login`. It is made from the model of the system's credentials when
+somebody first looks it up.
 
-What a step sets is in the environment of the flow run and nowhere else; what it returns are names
-and facts, which later steps can use (`{{ id.account }}`), and no secrets.
+A step sets variables in the environment of the flow run, and nowhere else. It returns names and
+facts, which later steps can use (`{{ id.account }}`), and no secrets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Make the step of a system: Prefect, and `import`, look it up by its name."""
+    """Make the step of a system: Prefect and `import` look it up by its name."""
     system, login, rest = name.rpartition("_login")
     if login and not rest:
         from prefect_mlauth import logins
@@ -78,7 +78,7 @@ def _step_of(system: str) -> Callable[..., dict[str, Any]]:
         **{each: parameter.annotation for each, parameter in signature.parameters.items()},
         "return": signature.return_annotation,
     }
-    step.__signature__ = signature  # type: ignore[attr-defined]  # what `inspect` asks for
+    step.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads it
     return step
 
 
@@ -86,11 +86,12 @@ def export_secrets(env: dict[str, str], *, timeout: float = 30.0) -> dict[str, A
     """Set environment variables to secrets; later steps can use them as `{{ $NAME }}`.
 
     Args:
-        env: variable name to reference. Names that change what programs do are refused.
+        env: a reference for each name of a variable. Names that change how programs work are
+            refused.
         timeout: seconds for everything together.
 
     Returns:
-        `variables`, the names of what was set.
+        `variables`, the names of the variables that were set.
 
     Raises:
         MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
@@ -118,13 +119,15 @@ def activate_profile(
 
     Args:
         profile: the profile's name.
-        config: the file; after `git_clone` it is `{{ clone.directory }}/mlauth.toml`, because
-            Prefect changes the directory only after the last step.
+        config: the file with the profiles. After `git_clone`, give
+            `{{ clone.directory }}/mlauth.toml`, because Prefect changes the directory only after
+            the last step.
         verify: prove that the services take the credentials.
         timeout: seconds for everything together.
 
     Returns:
-        As a login step; where several systems were asked, `systems` has that of each by its name.
+        The same as a login step. If several systems were asked, `systems` has the facts of each,
+        by its name.
 
     Raises:
         MLAuthError: one line that says what failed, where, why, and what to do; nothing is set.
@@ -147,7 +150,7 @@ def activate_profile(
 
 
 def _flag(name: str, value: object) -> bool:
-    """Read a flag that may come from a template, as text: the text "false" is not true."""
+    """Read a flag. It may be a text from a template, and the text "false" is not true."""
     try:
         return TypeAdapter(bool).validate_python(value)
     except ValidationError:
@@ -177,14 +180,15 @@ def _activate(prepared: Callable[[Deadline], Activating], timeout: float) -> dic
     except BaseException as error:
         if activating is not None:
             activating.undo()
-        # The engine logs what a step raises; where it did not run it, the UI would not show it.
+        # The engine logs the error of a step. If something else runs the step, the UI would not
+        # show the error.
         if isinstance(error, MLAuthError) and runs.flow_run_id() and not runs.in_engine():
             logger.error("%s", error)  # noqa: TRY400 - one line, as the engine does
         raise
 
 
 def _facts(report: CheckReport) -> dict[str, Any]:
-    """Return what the services said: of one as it is, of several by system."""
+    """Return account and facts of the services; with several systems, by the system's name."""
     facts = {
         each.system: ({"account": each.account} if each.account else {}) | each.facts
         for each in report.systems
@@ -194,6 +198,6 @@ def _facts(report: CheckReport) -> dict[str, Any]:
 
 
 def _masking() -> dict[str, str]:
-    """Return what masks in the processes that start from here; this one masks already."""
+    """Return the variables that make processes which start from here mask, as this one does."""
     handed_on = runs.flow_run_id() and not runs.in_engine()
     return handlers.environment(PROCESS_LOGGING_CONFIG) if handed_on else handlers.for_children()

@@ -1,7 +1,7 @@
-"""A ZenML stack component that checks as whom a pipeline runs, before its first step.
+"""A ZenML stack component that checks the account of a pipeline before its first step.
 
 Register it with `zenml alerter flavor register zenml_mlauth.ServiceAccountCheckFlavor`; see
-docs/zenml-component.md. Code that has no such component calls `zenml_mlauth.check()`.
+docs/zenml-component.md. Without the component, code can call `zenml_mlauth.check()`.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The stack component: checks at submission and in every step, and hands alerts on."""
+"""The stack component: checks at submission and in every step, and passes alerts on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zenml.config.step_run_info import StepRunInfo
     from zenml.stack import Stack
 
-METADATA = "service_account_check"  # the key under which a run has what was found
+METADATA = "service_account_check"  # the key of the result in a run's metadata
 
 logger = logging.getLogger("mlauth")
 
@@ -37,7 +37,7 @@ class ServiceAccountCheck(BaseAlerter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # ZenML makes the stack's components before it imports a step's module, which may print.
+        # This comes before ZenML imports a step's module, whose top level may print secrets.
         mask_output()
 
     @property
@@ -47,7 +47,7 @@ class ServiceAccountCheck(BaseAlerter):
 
     @property
     def validator(self) -> StackValidator:
-        """Check at submission; ZenML validates several times for each pipeline run."""
+        """Check at submission. ZenML validates several times for each pipeline run."""
 
         def validate(_stack: Stack) -> tuple[bool, str]:
             line = failure(
@@ -58,7 +58,7 @@ class ServiceAccountCheck(BaseAlerter):
         return StackValidator(custom_validation_function=validate)
 
     def prepare_step_run(self, info: StepRunInfo) -> None:
-        """Mask the step's output and check the connection where it runs.
+        """Mask the step's output, and check the connection where the step runs.
 
         Raises:
             CheckFailed: the step must not run.
@@ -70,7 +70,7 @@ class ServiceAccountCheck(BaseAlerter):
                 raise CheckFailed(report)
 
     def get_pipeline_run_metadata(self, run_id: UUID) -> dict[str, MetadataType]:
-        """Return what the dashboard shows: who runs it, where, and what was checked."""
+        """Return the metadata for the dashboard: account, server, and the stages of the check."""
         report = self._check(others=False)
         zenml = report.systems[0]
         facts = {
@@ -84,7 +84,7 @@ class ServiceAccountCheck(BaseAlerter):
             )
             for number, result in enumerate(report.results, 1)
         }
-        # In one dictionary: the dashboard makes a card of it, and no name clashes.
+        # The dashboard makes a card of one dictionary, and in it no name clashes with others.
         return {
             METADATA: {
                 **{name: said for name, said in facts.items() if said},
@@ -96,13 +96,13 @@ class ServiceAccountCheck(BaseAlerter):
 
     @property
     def requirements(self) -> set[str]:
-        """Return what step images need; see `zenml.stack.StackComponent.requirements`.
+        """Return the requirements of step images; see `zenml.stack.StackComponent.requirements`.
 
-        ZenML asks when it builds an image, and a stack that needs none is not bothered.
+        ZenML reads this only when it builds an image.
 
         Raises:
-            InvalidComponent: the setting is not there. There is no default, because no public
-                index has mlauth, so that anybody could put other code there under its name.
+            InvalidComponent: the setting is missing. There is no default: mlauth is on no public
+                index, so anybody could publish other code there under its name.
         """
         if self.config.requirements is None:
             extras = ",".join(sorted(self._extras()))
@@ -117,7 +117,7 @@ class ServiceAccountCheck(BaseAlerter):
         return set(self.config.requirements)
 
     def post(self, message: str, params: BaseAlerterStepParameters | None = None) -> bool:
-        """Hand a message to the next alerter of the stack."""
+        """Pass a message to the next alerter of the stack."""
         listener = self._listener()
         if listener is None:
             logger.warning("alerter %r: nobody listens to this message: %s", self.name, message)
@@ -125,7 +125,7 @@ class ServiceAccountCheck(BaseAlerter):
         return listener.post(message, params)
 
     def ask(self, question: str, params: BaseAlerterStepParameters | None = None) -> bool:
-        """Hand a question to the next alerter of the stack; alone, nothing is approved."""
+        """Pass a question to the next alerter of the stack; without one, the answer is no."""
         listener = self._listener()
         if listener is None:
             logger.warning("alerter %r: nobody listens to this question: %s", self.name, question)
@@ -143,7 +143,7 @@ class ServiceAccountCheck(BaseAlerter):
         )
 
     def _listener(self) -> BaseAlerter | None:
-        # ZenML before it could have several alerters in a stack has no `alerters`.
+        # Older versions of ZenML allow only one alerter in a stack, and have no `alerters`.
         alerters = getattr(Client().active_stack, "alerters", {})
         return next(
             (each for each in alerters.values() if not isinstance(each, ServiceAccountCheck)), None

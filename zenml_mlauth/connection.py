@@ -1,4 +1,4 @@
-"""Checks the connection that a pipeline uses: that of ZenML's own client, over its own token."""
+"""Checks the connection of ZenML's own client, which the pipeline uses, with the client's token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OnFailure = Literal["fail", "warn"]
 
 logger = logging.getLogger("mlauth")
 
-_FRESH = 60.0  # seconds for which a pass holds, and a warning is not repeated
+_FRESH = 60.0  # for so many seconds, a passed check is not repeated, and neither is a warning
 _lock = lock()
 _passed: dict[tuple[str | None, ...], tuple[float, bool, list[SystemReport]]] = {}
 _warned: dict[str, float] = {}
@@ -58,23 +58,23 @@ def check(
     on_failure: OnFailure = "fail",
     timeout: float = 30.0,
 ) -> CheckReport:
-    """Check the connection of ZenML's client in this process, over its own token.
+    """Check the connection of ZenML's client in this process, with the client's own token.
 
     A check that passed is not repeated for a minute.
 
     Args:
-        service_account: the name that the account must have; else that in the profile, if any.
-        profile: a profile whose other credentials are checked too.
+        service_account: the name that the account must have; by default the name in the profile.
+        profile: a profile whose other credentials are checked, too.
         config_file: the file with the profile, relative to ZenML's source root.
         on_failure: `warn` logs a failed check and goes on.
         timeout: seconds for everything together.
 
     Returns:
-        The report. One that is unknown is a warning in the log.
+        The report. If it is unknown, that is logged as a warning.
 
     Raises:
-        CheckFailed: the local store, a person's session, the wrong account, or a credential that
-            does not work.
+        CheckFailed: the client uses the local store, a person's session, the wrong account, or a
+            credential that does not work.
     """
     report = check_connection(
         service_account, profile, config_file, others=profile is not None, timeout=timeout
@@ -85,7 +85,7 @@ def check(
 
 
 def failure(report: CheckReport, on_failure: OnFailure) -> str | None:
-    """Return the line that should stop the pipeline, or None; what should not is logged."""
+    """Return the line that stops the pipeline, or None; other problems are logged as warnings."""
     for warning in report.warnings:
         _warn(warning)
     if report.status is Status.FAILED and on_failure == "fail":
@@ -113,7 +113,7 @@ def check_connection(
     others: bool,
     timeout: float,
 ) -> CheckReport:
-    """Check, or take the pass of the last minute; see `check`.
+    """Check, or return the passed check of the last minute; see `check`.
 
     Args:
         service_account: see `check`.
@@ -192,30 +192,31 @@ def _walk(
 
 
 def _others(rest: Profile | None, deadline: Deadline) -> list[SystemReport]:
-    """Check what else the profile has; ZenML, if it hangs, hides nothing of that."""
+    """Check the other systems of the profile; this runs at the same time as the check of ZenML."""
     return check_all(rest, deadline)[0].systems if rest and rest.credentials() else []
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    """Keep our requests out of the pipeline's output: ZenML shows what httpx logs of each."""
+    """Drop httpx's records of our requests, which ZenML would show in the pipeline's output."""
     return record.threadName != THREAD or record.levelno > logging.INFO
 
 
 def _refuse_host(report: SystemReport) -> None:
     url = _server_url()
     with recorded(report, Stage.CONFIGURED):
-        # Else ZenML's client might ask another host than the one that is looked for in the file.
+        # With an odd URL, ZenML's client might ask another host than the one that is compared with
+        # the allowed hosts.
         problem = None if url is None else address_problem(url)
         if problem:
             raise StageFailed(f"the URL of ZenML's client {problem}")
         refused = hosts.refusal([] if url is None else [host_of(url)])
         if refused:
             raise StageFailed(refused)
-    report.results.pop()  # the connection is a part of the same stage
+    report.results.pop()  # `_walk` records the same stage again
 
 
 def _reach(report: SystemReport, deadline: Deadline) -> None:
-    """Say what keeps ZenML's client from its server before it tries, for half a minute, itself."""
+    """Reach the server before ZenML's client tries to, which would take half a minute to fail."""
     url = _server_url()
     if url is None or GlobalConfiguration().is_initialized:
         return
@@ -225,11 +226,11 @@ def _reach(report: SystemReport, deadline: Deadline) -> None:
     asked = connect(url, deadline, ca, insecure=True)
     with recorded(report, Stage.REACHABLE), asked as service:
         server_info(service)
-    report.results.pop()  # the proof says it again
+    report.results.pop()  # `prove_server` records the same stage again
 
 
 def _connection(service_account: str | None) -> tuple[Any, SecretStr]:
-    """Return the store of ZenML's client and its token, which it may have to log in for."""
+    """Return the store of ZenML's client, and its token; the client may log in for that."""
     url = _server_url()
     if url is not None:
         refuse_netrc(url)
@@ -279,8 +280,8 @@ def _prove(
     except StageFailed:
         if report.results[-1].stage is not Stage.AUTHENTICATED:
             raise
-        # A token that ended or was withdrawn is no fault if the client can get another, as it
-        # would with the pipeline's next request.
+        # An expired or revoked token is no failure if the client can get a new one: it would do so
+        # at the pipeline's next request.
         with suppress(Exception):
             store.get_user(hydrate=False)
         try:
@@ -294,7 +295,7 @@ def _prove(
 
 
 def _server_url() -> str | None:
-    """Return the server of ZenML's client; its configuration, with the key, stays in no local."""
+    """Return the server of ZenML's client. No local variable keeps its configuration and key."""
     is_server = GlobalConfiguration().store_configuration.type == StoreType.REST
     return GlobalConfiguration().store_configuration.url if is_server else None
 
@@ -311,7 +312,7 @@ def _profile(name: str, config_file: str, others: bool, warnings: list[str]) -> 
         return load_profile(name, path)
     line = (
         f"config_file {config_file} of profile {name!r} is not in the source root {root}: "
-        "put it there, whence ZenML copies it into the steps' containers"
+        "put it there, so that ZenML copies it into the steps' containers"
     )
     if others:
         raise StageFailed(line)

@@ -1,4 +1,4 @@
-"""What ZenML reads to know the component: its name, its type and its configuration."""
+"""The component's flavor for ZenML: its name, its type and its configuration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class ServiceAccountCheckConfig(BaseAlerterConfig):
 
     service_account: str | None = Field(
         default=None,
-        description="Name of the service account that pipelines must run as. Without it (and "
-        "without one in the profile) any service account will do.",
+        description="Name of the service account that pipelines must run as. If neither this nor "
+        "the profile names one, any service account is accepted.",
     )
     profile: str | None = Field(
         default=None,
-        description="Profile of mlauth.toml whose other credentials are checked too, when a "
+        description="Profile in mlauth.toml whose other credentials are checked, too, when a "
         "pipeline is submitted.",
     )
     config_file: str = Field(
@@ -33,22 +33,22 @@ class ServiceAccountCheckConfig(BaseAlerterConfig):
     )
     on_failure: Literal["fail", "warn"] = Field(
         default="fail",
-        description="Whether a failed check stops the pipeline. One that could not find out "
-        "(throttled, a 5xx, no answer) only ever warns.",
+        description="Whether a failed check stops the pipeline. An unknown result (throttled, a "
+        "5xx, no answer) is only a warning.",
     )
     requirements: list[str] | None = Field(
         default=None,
         description="Where step images get mlauth from: requirements such as the URL of a wheel, "
-        "or [] if the image has it. Must be given for stacks whose images ZenML builds.",
+        "or [] if the image has it. Stacks whose images ZenML builds need this setting.",
     )
     timeout: float = Field(default=30.0, gt=0, description="Seconds for a whole check.")
 
 
 class ServiceAccountCheckFlavor(BaseAlerterFlavor):
-    """A component that checks as whom a pipeline runs.
+    """A component that checks the account of a pipeline.
 
-    It is an alerter because that is the one type of which a stack can have several and which is
-    active in every step without the step naming it.
+    It is an alerter, because a stack can have several alerters, and they are active in every step.
+    No other type of component has both properties.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Masks what a step prints and logs: on the console and in ZenML's log store."""
+"""Masks the output and the logs of a step, on the console and in ZenML's log store."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Prefect blocks: credentials for code of a flow, configured in the UI, in code or by REST.
+"""Prefect blocks: credentials for a part of a flow, configured in the UI, in code or by REST.
 
-A block's document holds references only, never a secret. Each system has a block, which is called
-as the model of its credentials and made from it when it is looked up.
+A block's document holds references only, never a secret. Each system has a block with the name of
+the system's model. It is made from the model when somebody first looks it up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One object for `with` and `async with`: credentials in the environment while it lasts."""
+"""One object for `with` and `async with`: it keeps credentials in the environment meanwhile."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prefect_mlauth import handlers, runs
 
 
 class Active(ExitStack, AsyncExitStack):
-    """Sets the variables on entry, and puts back exactly what was there before on exit.
+    """Sets the variables on entry, and restores the environment exactly on exit.
 
-    The environment belongs to the whole process: it can be nested, but flows and tasks that run
-    at the same time in this process all see what is set, and cannot set other values.
+    It can be nested. But the environment belongs to the whole process: all flows and tasks that run
+    in this process at the same time see the variables, and cannot set other values.
 
-    What ends it is inherited: a line of ours there would be one at which an interrupt could come
-    before anything is put back.
+    `__exit__` and `__aexit__` are inherited on purpose. If they were defined here, an interrupt
+    could come in their first line, before anything is restored.
 
     Args:
         prepare: reads and checks the credentials; in `async with` it runs in a thread.
@@ -32,21 +32,21 @@ class Active(ExitStack, AsyncExitStack):
         self._prepare = prepare
         self._active: list[bool] = []
 
-    def __enter__(self) -> Activation:  # type: ignore[override]  # what `as` gives
+    def __enter__(self) -> Activation:  # type: ignore[override]  # the value after `as`
         _refuse_in_worker()
         return self._enter(self._prepare)
 
-    async def __aenter__(self) -> Activation:  # type: ignore[override]  # what `as` gives
+    async def __aenter__(self) -> Activation:  # type: ignore[override]  # the value after `as`
         _refuse_in_worker()
-        # Only what waits for others runs in the thread: a task that is cancelled there has not
-        # exported anything.
+        # Only the slow part runs in a thread, and it exports nothing: so a task that is cancelled
+        # meanwhile leaves nothing behind.
         ready = await asyncio.to_thread(self._prepare)
         return self._enter(lambda: ready)
 
     def _enter(self, prepared: Callable[[], Activating]) -> Activation:
         if self._active:
-            raise ActivationError("this login is active already: ask its block for one more")
-        # Processes that start meanwhile, such as those of a ProcessPoolTaskRunner, mask too.
+            raise ActivationError("this login is active already: ask its block for another one")
+        # With these variables, processes that start meanwhile mask, too (ProcessPoolTaskRunner).
         masking = handlers.for_children()
         guard_output()
         manager = active(prepared, _tell, masking)

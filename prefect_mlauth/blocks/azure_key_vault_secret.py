@@ -38,8 +38,8 @@ class AzureKeyVaultSecret(OneSecret):
     name: str = Field(
         title="Secret name",
         description=(
-            "The name of the secret in the vault. Never its value: what is saved here can be read "
-            "by everybody who can see this block, so a value would have to be rotated."
+            "The name of the secret in the vault, never its value. Everybody who can see this "
+            "block can read this field, so a value would have to be rotated."
         ),
     )
     version: str | SkipJsonSchema[None] = Field(
@@ -50,7 +50,7 @@ class AzureKeyVaultSecret(OneSecret):
     timeout: Timeout = 30.0
 
     def _validate_fields(self) -> None:
-        # Not `parse`, which would show what may be a value in the place of the name.
+        # A message of `parse` would show the name, which may be a value by mistake.
         grammar = stores.grammar(_SCHEME)
         assert grammar is not None
         problem = grammar.problem((self.vault, self.name))

@@ -27,24 +27,25 @@ _NOT_SHOWN = Annotated[None, SkipJsonSchema()]
 
 
 class Login(ReferencesOnly, ABC):
-    """Credentials of a system, whose fields a block has beside `verify` and `timeout`."""
+    """The base of the blocks of systems; a block adds the fields of the system's credentials."""
 
     _model: ClassVar[type[Credentials]]
 
-    if TYPE_CHECKING:  # where they stood here, they would be the first of the form
+    if TYPE_CHECKING:  # if they were defined here, they would come first in the form
         verify: bool
         timeout: float
 
     def login(self) -> Active:
-        """Have the credentials in the environment: `with block.login():`, or `async with`.
+        """Keep the credentials in the environment: `with block.login():`, or `async with`.
 
         The system's client works as the account until the block of code ends, and then as before.
-        In `async with` the event loop does not wait for the service, but the environment is that
-        of the whole process: coroutines and threads that run meanwhile see it too.
+        In `async with`, the event loop goes on while the service is asked. But the environment
+        belongs to the whole process: coroutines and threads that run meanwhile see the variables.
 
         Returns:
-            What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
-            `mlauth.MLAuthError` of one line if nothing was set. It may be used again when it ended.
+            A context manager for `with` and `async with`, which gives an `mlauth.Activation`. If
+            nothing was set, entering it raises an `mlauth.MLAuthError` of one line. After its end,
+            it may be used again.
         """
         return Active(
             lambda: prepare(self._credentials(), Deadline(self.timeout), verify=self.verify)
@@ -58,10 +59,10 @@ class Login(ReferencesOnly, ABC):
     def check(self) -> CheckReport:
         """Find out if the service takes the credentials. Sets nothing.
 
-        From async code it is awaited: `await block.check()`.
+        In async code, await it: `await block.check()`.
 
         Returns:
-            The report; one that failed or is unknown is returned, not raised.
+            The report. A check that failed or is unknown raises no error.
         """
         return self._check()
 
@@ -79,10 +80,10 @@ class Login(ReferencesOnly, ABC):
 def block_of(system: str) -> type[Login]:
     """Make the block of a system.
 
-    It is called as the model of its credentials is, and its type `<title> Credentials`.
+    It has the name of the system's model, and its type is called `<title> Credentials`.
 
     Raises:
-        UnknownSystem: there is none, or its package is broken.
+        UnknownSystem: no system has this name, or its package is broken.
     """
     model = systems.load(system)
     fields = logins.fields(model)
@@ -99,7 +100,7 @@ def block_of(system: str) -> type[Login]:
 
 
 def _annotation(field: FieldInfo) -> Any:
-    """Return a field's type for Prefect's form, which would offer null as a choice."""
+    """Return a field's type for Prefect's form, which would offer None as a choice."""
     kind, annotated = logins.kind(field, _NOT_SHOWN), cast("Any", Annotated)
     with_limits = kind, *field.metadata
     return annotated[with_limits] if field.metadata else kind

@@ -39,7 +39,7 @@ class MLAuthProfile(ReferencesOnly):
     profile: str | SkipJsonSchema[None] = Field(
         default=None,
         title="Profile",
-        description="The name of a profile in the file. Leave it empty where the content is here.",
+        description="The name of a profile in the file. Leave it empty if you give the content.",
     )
     config: str = Field(
         default=DEFAULT_FILE,
@@ -50,7 +50,7 @@ class MLAuthProfile(ReferencesOnly):
         default=None,
         title="Content",
         description=(
-            "The profile itself, in place of a name: what stands under [profiles.NAME] in "
+            "The profile itself, in place of a name: the content of [profiles.NAME] in "
             'mlauth.toml, for instance {"env": {"HF_TOKEN": "file:///run/secrets/hf/token"}}. '
             f"References only, never a secret itself. {SEEN_BY_ALL}"
         ),
@@ -59,15 +59,16 @@ class MLAuthProfile(ReferencesOnly):
     timeout: float = logins.OPTIONS["timeout"]
 
     def activate(self) -> Active:
-        """Have the credentials in the environment: `with block.activate():`, or `async with`.
+        """Keep the credentials in the environment: `with block.activate():`, or `async with`.
 
-        What was there before is put back when the block of code ends. In `async with` the event
-        loop does not wait for stores and services, but the environment is that of the whole
-        process: coroutines and threads that run meanwhile see it too.
+        The end of the block of code restores the environment. In `async with`, the event loop goes
+        on while stores and services are asked. But the environment belongs to the whole process:
+        coroutines and threads that run meanwhile see the variables.
 
         Returns:
-            What `with` and `async with` take; they give an `mlauth.Activation`, and raise an
-            `mlauth.MLAuthError` of one line if nothing was set. It may be used again when it ended.
+            A context manager for `with` and `async with`, which gives an `mlauth.Activation`. If
+            nothing was set, entering it raises an `mlauth.MLAuthError` of one line. After its end,
+            it may be used again.
         """
         return Active(
             lambda: prepare(
@@ -81,8 +82,8 @@ class MLAuthProfile(ReferencesOnly):
     def _subject(self) -> Subject:
         if (self.profile is None) == (self.content is None):
             raise InvalidProfile(
-                f"{self._where()}: give either profile, the name of one in a file, or content, "
-                "the profile itself"
+                f"{self._where()}: give either profile (the name of a profile in the file) or "
+                "content (the profile itself)"
             )
         if self.content is None:
             assert self.profile is not None

@@ -11,7 +11,7 @@ from prefect_mlauth.blocks.secret import OneSecret, Timeout
 
 
 class ReferencedSecret(OneSecret):
-    """Reads the secret that a reference names, and writes it where its store can be written to.
+    """Reads the secret that a reference names, and writes it if its store can be written to.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""What every block has: no secret gets into its document, or out of one that has it."""
+"""The base of every block: it refuses a secret in the block's document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlauth.systems import in_one_line
 
 
 def _project_url(label: str) -> str | None:
-    """Return an address of pyproject.toml's project.urls, if the installed project has it."""
+    """Return an address from `project.urls` in pyproject.toml, if it is there."""
     for entry in metadata("mlauth").get_all("Project-URL") or ():
         name, _, url = entry.partition(", ")
         if name == label:
@@ -26,17 +26,17 @@ def _project_url(label: str) -> str | None:
 
 _DOCS = _project_url("Documentation")
 SEEN_BY_ALL = (
-    "What is saved here can be read by everybody who can see this block, so a secret would have to "
-    "be rotated."
+    "Everybody who can see this block can read this field, so a secret in it would have to be "
+    "rotated."
 )
 
 
 class ReferencesOnly(Block, ABC):
-    """A block that is refused when it is made, saved or loaded with a secret in it."""
+    """A block that cannot be made, saved or loaded with a secret in it."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    # Prefect's own blocks have text there too.
+    # Prefect's type for these is a URL, but its own blocks have text there, too.
     _documentation_url = f"{_DOCS}/blocks.md" if _DOCS else None  # type: ignore[assignment]
     _logo_url = _project_url("Logo")  # type: ignore[assignment]
 
@@ -47,11 +47,11 @@ class ReferencesOnly(Block, ABC):
             raise InvalidBlock(f"{self._where()}: {in_one_line(error)}") from None
 
     def block_initialization(self) -> None:
-        """Look at the fields: Prefect calls this when the block is made, in code or by `load`."""
+        """Check the fields: Prefect calls this when the block is made, in code or by `load`."""
         self._refuse_literals()
 
     def _to_block_document(self, *args: Any, **kwargs: Any) -> BlockDocument:
-        """Look again before the block is saved: its fields can be set after it was made."""
+        """Check the fields again before the block is saved: they may have changed."""
         self._refuse_literals()
         return super()._to_block_document(*args, **kwargs)
 
@@ -76,7 +76,7 @@ class ReferencesOnly(Block, ABC):
 
     @abstractmethod
     def _validate_fields(self) -> None:
-        """Raise an MLAuthError that says where and shows no value, if a field is wrong."""
+        """Raise an MLAuthError if a field is wrong; it names the field and shows no value."""
 
     @classmethod
     def _where(cls) -> str:

@@ -1,4 +1,4 @@
-"""What the blocks have that read and write one secret: bytes in, bytes out."""
+"""The base of the blocks that read and write one secret, as bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Timeout = Annotated[
 class OneSecret(ReferencesOnly, SecretBlock, ABC):
     """Reads and writes the secret that a reference names."""
 
-    if TYPE_CHECKING:  # where it stood here, it would be the first of the form
+    if TYPE_CHECKING:  # if it was defined here, it would come first in the form
         timeout: Timeout
 
     async def aread_secret(self) -> bytes:
@@ -43,7 +43,7 @@ class OneSecret(ReferencesOnly, SecretBlock, ABC):
 
     @async_dispatch(aread_secret)
     def read_secret(self) -> bytes:  # type: ignore[override]  # also awaitable, in async code
-        """Read the secret. From async code it is awaited: `await block.read_secret()`.
+        """Read the secret. In async code, await it: `await block.read_secret()`.
 
         Returns:
             The value, as UTF-8; it is masked in logs from then on.
@@ -59,7 +59,7 @@ class OneSecret(ReferencesOnly, SecretBlock, ABC):
 
     @async_dispatch(awrite_secret)
     def write_secret(self, secret_data: bytes) -> str:  # type: ignore[override]  # as above
-        """Write the secret; where the store has versions, a new one. From async code it is awaited.
+        """Write the secret, as a new version if the store has versions. In async code, await it.
 
         A block with a version goes on reading that version.
 
@@ -67,16 +67,17 @@ class OneSecret(ReferencesOnly, SecretBlock, ABC):
             secret_data: the value, UTF-8; it is masked in logs from then on.
 
         Returns:
-            The reference of what was written, with its version, which `mlauth.resolve` reads.
+            The reference to the new value, with its version; `mlauth.resolve` reads it.
 
         Raises:
-            StoreError: it was not written, or (`StoreUnavailable`) may not have been; one line.
+            StoreError: the secret was not written; after `StoreUnavailable`, it may have been. One
+                line.
         """
         return self._write(secret_data)
 
     @abstractmethod
     def _reference(self) -> SecretReference:
-        """Return the reference of what is read."""
+        """Return the reference of the secret."""
 
     def _read(self) -> bytes:
         value = resolve(self._reference(), timeout=self.timeout)
@@ -85,7 +86,7 @@ class OneSecret(ReferencesOnly, SecretBlock, ABC):
 
     def _write(self, secret_data: bytes) -> str:
         reference = _of_version(self._reference(), None)
-        value = SecretStr(secret_data.decode(errors="surrogateescape"))  # refused if not UTF-8
+        value = SecretStr(secret_data.decode(errors="surrogateescape"))  # `write` refuses non-UTF-8
         refuse_hosts([reference])
         masking.register([value.get_secret_value()])
         masking.guard_logging()
