@@ -1,4 +1,4 @@
-# Each target sets up what it needs: on a fresh machine only make and a Python 3.10-3.13 are there.
+# Each target sets up everything that it needs. A fresh machine needs only make and a Python 3.10-3.13.
 #   make test PYTHON=python3.12 VENV=.venv-3.12     another Python, in an environment of its own
 #   make test ARGS="-k masking -x"                  a part of the tests
 
@@ -7,8 +7,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# Hundreds of processes import the same modules: compiling them each time takes half of the time of all
-# tests. Images of containers often set this.
+# Container images often set this variable. Hundreds of processes import the same modules, and
+# compiling them each time would take half of the time of all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?=
@@ -34,22 +34,22 @@ help: ## show this
 demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline (ARGS=--keep leaves it up)
 	@$(BIN)/python -m demo.run $(ARGS)
 
-test: $(VENV)/.installed ## the tests, with coverage and its floor (with ARGS: those, without the floor)
+test: $(VENV)/.installed ## all tests, and enough coverage (with ARGS: only these tests, any coverage)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
 
-test-load: $(VENV)/.installed ## what takes long: load, and what is left behind where it is high
+test-load: $(VENV)/.installed ## the long tests: hundreds of processes, and whether anything is left behind
 	@$(BIN)/python -m pytest -m load $(ARGS)
 
-test-browser: $(VENV)/.installed ## what users see in a real browser (needs Debian's chromium and chromium-driver)
+test-browser: $(VENV)/.installed ## the tests in a real browser (needs Debian's chromium and chromium-driver)
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-test-matrix: $(VENV)/.installed ## what users do, with other versions of Prefect, ZenML and Python, each installed
+test-matrix: $(VENV)/.installed ## the tests with other versions of Prefect, ZenML and Python, each installed
 	@$(BIN)/python -m pytest -m matrix $(ARGS)
 
-test-smoke: $(VENV)/.installed ## of that, the other versions of Prefect and ZenML, with one Python
+test-smoke: $(VENV)/.installed ## the part of test-matrix with one Python
 	@$(BIN)/python -m pytest -m matrix -k "not pair" $(ARGS)
 
-docs: $(VENV)/.installed ## write anew what is made: docs/failures.md, docs/versions.md, tables of fields, stubs
+docs: $(VENV)/.installed ## write the generated parts: docs/failures.md, docs/versions.md, tables of fields, stubs
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/faults/test_document.py tests/versions/test_page.py tests/prefect_mlauth/test_forms.py
 
 check: $(VENV)/.installed ## lint, format, types, layers
@@ -58,21 +58,21 @@ check: $(VENV)/.installed ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
-bench: $(VENV)/.installed ## what an activation costs, and against what
+bench: $(VENV)/.installed ## measure the time of an activation, and compare it with other ways
 	@$(BIN)/python -m benchmarks.activation $(ARGS)
 	@$(BIN)/python -m benchmarks.azurekv $(ARGS)
 
-lock: $(VENV)/.uv ## resolve anew: requirements/ (ARGS=--upgrade takes the newest)
+lock: $(VENV)/.uv ## write requirements/ again (ARGS=--upgrade takes the newest versions)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev -o $(LOCK)
 	@for pins in $(MATRIX:.in=); do echo $$pins; $(COMPILE) pyproject.toml $$pins.in -o $$pins.txt; done
 	@if grep -nE '://|^-|@' requirements/uv.txt $(LOCK) $(MATRIX:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
 
-clean: ## remove what make and the tests made
+clean: ## remove the files that make and the tests made
 	rm -rf $(VENV) .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
-# A virtual environment with the first Python that is in the range and can make one.
+# The first Python with a right version and a working venv module makes the virtual environment.
 $(VENV)/.made:
 	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10); do \
 	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then \
@@ -82,18 +82,18 @@ $(VENV)/.made:
 	done; \
 	echo 'make needs Python 3.10 to 3.13 with its venv module (name one: make PYTHON=/path/to/python3); none works among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)' >&2; exit 1
 
-# uv installs in seconds what takes pip minutes; pip installs uv, checked against its hash.
+# uv needs seconds where pip needs minutes. pip installs uv, and checks its hash.
 $(VENV)/.uv: requirements/uv.txt | $(VENV)/.made
 	@$(PIP) install -qq --no-deps --require-hashes -r requirements/uv.txt
 	@touch $@
 
-# What the lock names and nothing else: no resolving, every file checked against its hash.
+# This installs the packages of the lock and no others, and checks the hash of each file.
 $(VENV)/.locked: $(LOCK) $(VENV)/.uv
 	@echo "$(VENV): installing the pinned packages, once"
 	@$(UV) install $(INTO) --no-deps --require-hashes -r $(LOCK)
 	@touch $@
 
-# The project itself, editable, built with the pinned backend; then: does the lock still fit?
+# This installs the project itself, editable, with the pinned backend, and checks that the lock fits.
 $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@$(UV) install $(INTO) --no-deps --no-build-isolation --editable .
 	@$(UV) check $(INTO) || { echo 'pyproject.toml and $(LOCK) do not fit: run make lock' >&2; exit 1; }

@@ -1,7 +1,8 @@
-"""What an activation costs: against the least that can be done, and against what people do today.
+"""Measures an activation, and compares it with the least possible work and with today's ways.
 
-Real servers on this machine. Every figure is of a process of its own, the variants in turn
-(A B C A B C …), so that a machine whose speed drifts is fair to all; median (least to most).
+Real servers run on this machine. Each figure is from a process of its own. The variants take turns
+(A B C A B C …), so that changes in the machine's speed are fair to all. Figures are the median
+(least to most).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def client():
 
 
 def logins(zenml: ZenMLServer) -> Counter[str]:
-    """What the server has been asked so far that costs it most."""
+    """Count the logins so far, the most expensive requests for the server."""
     return Counter({"logins": zenml.requests()[LOGIN]})
 
 
@@ -177,7 +178,7 @@ def main() -> None:
         zenml, prefect = ZenMLServer(folder / "zenml"), PrefectServer(folder / "prefect", ui=False)
         with running(zenml, prefect), ProcessWorker(folder / "worker", prefect) as worker:
             pool = worker.pool
-            worker.stop()  # it has made the pool; what is measured are processes of our own
+            worker.stop()  # it has made the pool, and the benchmark starts its own processes
             account = zenml.create_service_account("bench")
             _, key = zenml.create_api_key(account, "bench")
             file = folder / "api-key"

@@ -1,7 +1,7 @@
-"""What reading from Azure Key Vault costs: against the bare SDK, and against what lists.
+"""Measures reading from Azure Key Vault, and compares it with the bare SDK and with listing.
 
-The real SDKs over TLS, a stand-in of the vault and of App Service's identity endpoint on this
-machine, whose every answer takes as long as one in the same region might (`--latency`).
+The real SDKs ask, over TLS, stand-ins of the vault and of App Service's identity endpoint on this
+machine. Each answer is as slow as in a real region (`--latency`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ Settings()
 
 
 def asked(azure: Azure, vault: Vault) -> Counter[str]:
-    """What the identity endpoint and the vault have been asked so far."""
+    """Count the requests to the identity endpoint and the vault so far, by kind."""
     kinds = Counter({"token": len(azure.directory.requests)})
     for request in vault.requests:
         listed = request.path.rstrip("/") == "/secrets"

@@ -1,4 +1,4 @@
-"""How a variant is measured: in a process of its own, by wall clock and by its CPU time."""
+"""Measures a variant in a process of its own: wall clock, CPU time, memory and requests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from statistics import median
 
 from rich.table import Table
 
-# Prefect is imported, and has logged a line, before the clock starts: in a flow run it always has.
-# What it left on the heap is set aside: one full collection of it takes 50 ms, falls by chance into
-# one variant or another, and comes in every run sooner or later.
+# Prefect is imported, and has logged a line, before the clock starts, as in every flow run. Its
+# objects are taken out of garbage collection: one full collection of them takes 50 ms, and would
+# happen by chance in one variant or another.
 PRELUDE = """
 import asyncio, gc, os, resource, sys, time
 import prefect.deployments.steps.core
@@ -43,7 +43,7 @@ MEMORY_EPILOGUE = EPILOGUE.replace(
 
 @dataclass
 class Figures:
-    """What the runs of one variant cost."""
+    """The figures of all runs of one variant."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -67,9 +67,9 @@ def measured(
     asked: Callable[[], Counter[str]],
     figures: Figures,
 ) -> None:
-    """Run a command; a line `COST wall cpu` of its own counts instead of the whole process.
+    """Run a command. If it prints a line `COST wall cpu`, that counts, not the whole process.
 
-    `asked` returns what a service has been asked so far, by kind of request.
+    `asked` counts the requests to a service so far, by kind.
     """
     before, start = Counter(asked()), time.perf_counter()
     process = subprocess.Popen(
@@ -90,7 +90,7 @@ def measured(
     figures.asked.append(", ".join(f"{n} {what}" for what, n in sorted(after.items()) if n))
 
 
-# Runs a command and prints the operating system's account of it and of all that it waited for.
+# Runs a command, and prints the CPU time and memory of it and its children.
 ACCOUNT = """
 import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:])
@@ -101,9 +101,9 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def table(title: str, rows: Mapping[str, Figures], *, memory: bool = True) -> Table:
-    """Return the figures of variants, one row each."""
+    """Return a table with one row for each variant."""
     result = Table(title=title, title_justify="left")
-    result.add_column("what", no_wrap=True)
+    result.add_column("variant", no_wrap=True)
     names = ["wall ms", "client CPU ms", "peak MiB", "asked of the service"]
     shown = [index for index in range(4) if memory or index != 2]
     for index in shown:
@@ -115,12 +115,12 @@ def table(title: str, rows: Mapping[str, Figures], *, memory: bool = True) -> Ta
 
 
 def clean() -> dict[str, str]:
-    """This environment without what would change what is measured."""
+    """Return this environment without the variables that would change the figures."""
     prefixes = ("ZENML_", "PREFECT_", "MLAUTH_", "COVERAGE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return {**kept, "ZENML_ANALYTICS_OPT_IN": "false", "DO_NOT_TRACK": "1", "PATH": path()}
 
 
 def path() -> str:
-    """The search path, with the programs of this environment first."""
+    """Return the search path, with the programs of this environment first."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

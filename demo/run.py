@@ -45,7 +45,7 @@ console = Console(highlight=False)
 
 
 class DemoFailed(MLAuthError):
-    """The demo did not show what it should; the line says what."""
+    """The demo went wrong; the line says how."""
 
 
 @click.command()
@@ -59,7 +59,7 @@ def main(keep: bool) -> None:
 
 
 def run_demo(*, keep: bool) -> None:
-    """Run the demo and print what a person wants to see.
+    """Run the demo, and print its results for people.
 
     Args:
         keep: leave the servers up until Ctrl-C.
@@ -80,7 +80,7 @@ def run_demo(*, keep: bool) -> None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder that is gone at the end, whichever signal comes when."""
+    """Make a temporary folder, and remove it at the end, also after a signal."""
     watch_signals()
     folder = Path(tempfile.mkdtemp(prefix="mlauth-demo-"))
     try:
@@ -110,7 +110,7 @@ def _run(folder: Path, stack: ExitStack) -> None:
     console.print(f"    ZenML   {zenml.url}\n    Prefect {prefect.ui_url}")
     _show_check(zenml.url, f"file://{store}")
     example = _deployment(folder, zenml.url, store)
-    with _progress("a stack on which only pipelines of that account start"):
+    with _progress("a stack is registered on which only pipelines of that account start"):
         register_stack(zenml, example, _ACCOUNT)
     with _progress("prefect deploy"):
         deploy(example, "prod", prefect)
@@ -141,7 +141,7 @@ def _show_check(url: str, reference: str) -> None:
 
 
 def _deployment(folder: Path, url: str, store: Path) -> Path:
-    """Copy the example and edit what its reader would: where server, key and code are."""
+    """Copy the example, and set the places of server, key and code, as a reader would."""
     copy = folder / "zenml-on-prefect"
     shutil.copytree(_example(), copy)
     file = copy / "prefect.yaml"
@@ -164,10 +164,10 @@ def register_stack(
     """Run the example's `register_stack.py` as the server's administrator.
 
     Args:
-        zenml: where the stack goes.
+        zenml: the server that gets the stack.
         example: the folder with the script.
         account: the service account whose pipelines may start.
-        python: the interpreter that has ZenML and mlauth, by default this one.
+        python: an interpreter with ZenML and mlauth, by default this one.
 
     Raises:
         DemoFailed: the script failed.
@@ -205,7 +205,7 @@ def _show_run(run: FlowRunResult, prefect: PrefectServer, zenml: ZenMLServer) ->
     for name, value in {
         "flow run": f"{run.state_name}  {prefect.flow_run_url(run.id)}",
         "pipeline run": f"{pipeline_run['body']['status']}  {link}",
-        "ran as": f"{account}, says the ZenML server",
+        "ran as": f"{account} (the ZenML server says so)",
         "model": next((line for line in logs if line.startswith("accuracy")), "no score"),
     }.items():
         console.print(f"  {name:13} {value}", soft_wrap=True)
@@ -245,7 +245,7 @@ def _wait_for_interrupt() -> None:
             time.sleep(3600)
     except Terminated:
         raise
-    except KeyboardInterrupt:  # the end that was asked for, not a failure
+    except KeyboardInterrupt:  # with --keep, Ctrl-C is the normal end
         console.print()
 
 

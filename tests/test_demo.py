@@ -68,7 +68,7 @@ def test_the_demo_shows_what_it_promises_stays_up_until_ctrl_c_and_leaves_nothin
         r"authenticated +passed +[\d,]+ ms",
         r"flow run +Completed +http://127\.0\.0\.1:\d+/runs/flow-run/[-\w]{36}\n",
         r"pipeline run +completed +http://127\.0\.0\.1:\d+/projects/default/runs/[-\w]{36}\n",
-        r"ran as +prefect-prod, says the ZenML server",
+        r"ran as +prefect-prod \(the ZenML server says so\)",
         r"model +accuracy [01]\.\d+",
         r"into the pipeline run\n(  \d\. zenml .* passed in .* s\n){5}  account +prefect-prod",
         r"and 2 databases with [\d,]+ rows",

@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 import mlauth
 
 
-# No retries: what a failed run says is what is to be done, and a person decides on it.
+# There are no retries: the message of a failed run says what to do, and a person decides.
 @flow(name="rotate-zenml-key")
 def rotate_key(profile: str = "prod", retain_minutes: int = 1440) -> None:
     """Rotate the key, store it where the profile names it, and prove it."""

@@ -1,6 +1,6 @@
-"""Run once, by whoever manages the stacks: `python register_stack.py prefect-prod`.
+"""Registers the stack `prod`, on which only pipelines of one service account start.
 
-Registers the stack `prod`, on which only pipelines of that service account start.
+Whoever manages the stacks runs this once: `python register_stack.py prefect-prod`.
 """
 
 import sys
@@ -14,7 +14,7 @@ from zenml.exceptions import EntityExistsError
 def register(service_account: str) -> None:
     """Register the flavor, the component and the stack."""
     client = Client()
-    with suppress(EntityExistsError):  # the flavor is one for all stacks
+    with suppress(EntityExistsError):  # all stacks share one flavor
         client.create_flavor("zenml_mlauth.ServiceAccountCheckFlavor", StackComponentType.ALERTER)
     client.create_stack_component(
         "service-account",

@@ -1,4 +1,4 @@
-"""A ZenML pipeline of three steps. It knows nothing of credentials."""
+"""A ZenML pipeline of three steps. It knows nothing about credentials."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def train(features: np.ndarray, labels: np.ndarray) -> Annotated[Pipeline, "mode
 def evaluate(
     model: Pipeline, features: np.ndarray, labels: np.ndarray
 ) -> Annotated[float, "accuracy"]:
-    """Score the model on what it has not seen."""
+    """Score the model on data that it has not seen."""
     return float(model.score(features, labels))
 
 
