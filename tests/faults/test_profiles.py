@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 import mlauth
+from mlauth import stores, systems
 from mlauth.errors import InvalidProfile
 from tests.faults.tables import Row
 from tests.support.zenml_keys import api_key
 
+SECTIONS = ", ".join(f"[{name}]" for name in systems._OURS)
 ZENML = '[profiles.p.zenml]\nstore_url = "https://zenml.example.com"\n'
 ZENML_AND_KEY = f'{ZENML}api_key = "env://A"\n'
 LITERAL = (
@@ -73,9 +75,7 @@ ROWS = [
     _row(
         "profile", "mlauth.toml has no profile 'p' (it has: q)", "[profiles.q.env]\nA = 'env://B'"
     ),
-    _row(
-        "profile", "mlauth.toml: profiles.p is empty: give it one of [env], [zenml]", "[profiles.p]"
-    ),
+    _row("profile", f"mlauth.toml: profiles.p is empty: give it one of {SECTIONS}", "[profiles.p]"),
     _row(
         "setting",
         "mlauth.toml: SETTING: there is no such setting; check the spelling",
@@ -97,8 +97,8 @@ ROWS = [
     ),
     _row(
         "setting",
-        "mlauth.toml: SETTING: a literal key stands where a name belongs; it has probably been "
-        "stored in clear: rotate it, and put it into a store",
+        "mlauth.toml: SETTING: a literal key stands where only names and references belong; it has "
+        "probably been stored in clear: rotate it, and put it into a store",
         f"{ZENML_AND_KEY}service_account = 'ZENKEY_canary'",
         "profiles.p.zenml.service_account",
         shown=False,
@@ -107,7 +107,7 @@ ROWS = [
         "reference", LITERAL, f"{ZENML}api_key = '{api_key('canary')}'", "profiles.p.zenml.api_key"
     ),
     _reference(
-        "no store is called 'azurevk'; mlauth knows azurekv, env, file, memory",
+        f"no store is called 'azurevk'; mlauth knows {', '.join(stores._OURS)}",
         "azurevk://acme/token",
     ),
     _reference(

@@ -26,6 +26,7 @@ from mlauth.errors import (
 )
 from mlauth.stores import memory
 from tests.faults.tables import Row
+from tests.faults.test_profiles import SECTIONS
 from tests.support.faults import FaultyServer, Reply, answer, drip, faulty
 from tests.support.zenml_keys import api_key
 
@@ -98,7 +99,7 @@ CASES = {
     ),
     "a profile's": Case(
         2,
-        "mlauth.toml: profiles.p is empty: give it one of [env], [zenml]",
+        f"mlauth.toml: profiles.p is empty: give it one of {SECTIONS}",
         InvalidProfile,
         profile="[profiles.p]",
     ),
