@@ -1,6 +1,6 @@
 """Odd secrets through every store, and through `export_secrets`: kept as they are, or refused.
 
-The table is that of docs/security.md, `What cannot be an environment variable`.
+The table is that of docs/security.md, `Values that cannot be environment variables`.
 """
 
 from __future__ import annotations
