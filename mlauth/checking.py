@@ -192,7 +192,7 @@ def _check_each(
 
 def _certificates(found: Iterable[Credentials]) -> str | None:
     held = environment()
-    return certificates([ca for each in found if (ca := each.ca(held))], held)
+    return certificates({each.system: ca for each in found if (ca := each.ca(held))}, held)
 
 
 def _add_exports(checks: Iterable[Checked]) -> None:

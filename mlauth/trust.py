@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlauth.errors import InvalidCredentials
@@ -26,11 +26,11 @@ _CERTIFICATE = re.compile(
 )
 
 
-def certificates(bundles: Iterable[str], environment: Mapping[str, str]) -> str | None:
+def certificates(bundles: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
     """Return the certificates that a run trusts, as PEM text.
 
     Args:
-        bundles: the CA bundles of the sections, each a path or PEM text.
+        bundles: the CA bundles of systems, by their names, each a path or PEM text.
         environment: may name more bundles, in the variables of requests and OpenSSL. If it names
             none, the CAs of certifi are added, which requests trusts by default.
 
@@ -40,11 +40,11 @@ def certificates(bundles: Iterable[str], environment: Mapping[str, str]) -> str 
     Raises:
         InvalidCredentials: a bundle cannot be read.
     """
-    given = list(bundles)
-    if not given:
+    if not bundles:
         return None
     found: dict[str, None] = {}  # a dictionary keeps the order, and each certificate once
-    for place, setting in [*_named(environment), *((each, "ca_bundle") for each in given)]:
+    given = [(ca, f"ca_bundle of [{system}]") for system, ca in bundles.items()]
+    for place, setting in [*_named(environment), *given]:
         try:
             found.update(dict.fromkeys(_certificates(place)))
         except InvalidCredentials as error:

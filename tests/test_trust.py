@@ -147,7 +147,7 @@ def test_a_bundle_of_the_environment_that_cannot_be_read_is_one_line(
 ) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(mlauth.MLAuthError, match=rf"{said}: correct {name}$") as caught:
-        certificates([str(first.file)], {name: place.replace("FOLDER", str(tmp_path))})
+        certificates({"hub": str(first.file)}, {name: place.replace("FOLDER", str(tmp_path))})
     assert str(caught.value).isprintable()
 
 
@@ -181,6 +181,22 @@ def test_two_sections_with_two_cas_are_trusted_by_both_probes_and_all_clients(
         for each in (server, other):
             assert requests.get(each.url, timeout=5).ok
             assert httpx.get(each.url).is_success
+
+
+def test_a_bundle_that_cannot_be_used_is_named_with_its_section(
+    first: Company, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.pem").write_bytes(first.pem.replace(b"MII", b"MIA"))
+    for name, why in (("none", "does not exist"), ("damaged", "cannot be read as PEM certific")):
+        place = tmp_path / f"{name}.pem"
+        two = profile(
+            zenml(ca_bundle=str(first.file)), hub("https://hub.corp.test", ca_bundle=str(place))
+        )
+        report = mlauth.check(two, timeout=5)
+        for each in report.systems:
+            assert each.status is Status.FAILED
+            assert f"the CA bundle {place} {why}" in each.summary()
+            assert each.summary().endswith(": correct ca_bundle of [hub]")
 
 
 def test_the_cas_of_one_section_count_for_the_other(first: Company) -> None:

@@ -338,6 +338,7 @@ class TestTheEnvironment:
     ) -> None:
         assert mlauth.check(systems=["hub"]).accounts == {"hub": "hub-prod"}
         assert mlauth.check(systems=["hub", "zenml"]).status is Status.PASSED
+        assert len(mlauth.check(systems=["hub", "hub"]).systems) == 1
         both.delenv("HUB_TOKEN")
         both.delenv("HUB_URL")
         assert mlauth.check().status is Status.PASSED

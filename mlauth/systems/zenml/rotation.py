@@ -472,7 +472,7 @@ def _connect(credentials: ZenMLCredentials, deadline: Deadline) -> Connection:
 def _ca(credentials: ZenMLCredentials) -> str | None:
     held = environment()
     ca = credentials.ca(held)
-    return certificates([ca] if ca else [], held)
+    return certificates({credentials.system: ca} if ca else {}, held)
 
 
 def _after(rotated: str, minutes: int) -> datetime | None:
