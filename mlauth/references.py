@@ -16,6 +16,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mlauth import stores
+from mlauth.deadline import run_here
 from mlauth.errors import InvalidReference
 from mlauth.known import KEY_SHAPES
 from mlauth.stores import Place
@@ -86,7 +87,7 @@ class SecretReference:
             raise InvalidReference(
                 f"{where} is not UTF-8, or its percent-encoding is not"
             ) from None
-        problem = grammar.problem(parts)
+        problem = run_here(lambda: grammar.problem(parts), f"the store {scheme!r}")
         if problem:
             raise InvalidReference(f"{where}: {problem}; the form is {grammar.form}")
         where = f"the {scheme} reference {cls(scheme, Place(parts))}"

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mlauth import stores
-from mlauth.deadline import Deadline
+from mlauth.deadline import Deadline, run_here
 from mlauth.errors import SecretNotFound, SecretUnusable, StoreError
 from mlauth.never_pickled import NeverPickled
 from mlauth.references import SecretReference
@@ -34,7 +34,8 @@ class SecretStore(NeverPickled):
         grammar = stores.grammar(scheme)
         assert grammar is not None
         self._most_bytes = grammar.most_bytes
-        self._store = stores.new_store(scheme)
+        self._name = f"the store {scheme!r}"
+        self._store = run_here(lambda: stores.new_store(scheme), self._name)
 
     @property
     def writable(self) -> bool:
@@ -130,11 +131,14 @@ class SecretStore(NeverPickled):
 
     def describe(self, reference: SecretReference) -> Access:
         """Say where a reference points and as whom it would be read, without reading it."""
-        return self._store.describe(reference.place)
+        return run_here(lambda: self._store.describe(reference.place), self._name)
 
     def hosts(self, reference: SecretReference) -> tuple[str, ...]:
         """Return the hosts that get a credential when a reference is read or written."""
-        return self._store.hosts(reference.place) if isinstance(self._store, RemoteStore) else ()
+        store = self._store
+        if not isinstance(store, RemoteStore):
+            return ()
+        return run_here(lambda: store.hosts(reference.place), self._name)
 
     def _for_writing(self, reference: SecretReference) -> WritableStore:
         with _about(reference, "written"):

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 
 import mlauth
 from mlauth import SecretReference, plugins, stores
+from mlauth.cli import main
 from mlauth.errors import InvalidCredentials, InvalidReference, SecretUnusable
 from mlauth.stores import memory
 from mlauth.storing import SecretStore
@@ -127,6 +129,26 @@ def test_one_that_cannot_be_used_takes_nothing_from_those_who_do_not_name_it(
     assert mlauth.check(systems=["env"]).unusable == []
     with pytest.raises(InvalidCredentials, match="mlauth writes to azurekv and file only"):
         writable(SecretReference.parse("env://ACCOUNT"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "def read(self, place, *, timeout): raise KeyError('canary')",
+        "def describe(self, place): raise KeyError('canary')",
+        "def hosts(self, place): raise KeyError('canary')",
+        "def __init__(self): raise KeyError('canary')",
+        "identity = ('ACCOUNT',)\n\nGRAMMAR = Grammar('acme://a', lambda parts: parts[9])",
+    ],
+)
+def test_an_exception_of_one_is_one_line(installs: Installs, broken: str) -> None:
+    installs(module=f"{STORE}\n    {broken}\n")
+    done = CliRunner().invoke(main, ["explain", "acme://anvils/DOMAIN%2Fuser"])
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
+    assert "Error at acme_store.py line" in " ".join(done.output.split())
+    assert "is a defect of mlauth or of a library that it uses" in done.output
+    assert "canary" not in done.output
 
 
 def test_two_with_the_same_scheme_are_refused(installs: Installs) -> None:
