@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,6 @@ def deploy(
     name: str | None,
     server: PrefectServer,
     env: Mapping[str, str] | None = None,
-    extra_args: Sequence[str] = (),
     *,
     timeout: float = 120.0,
     python: str = sys.executable,
@@ -66,7 +65,6 @@ def deploy(
         name: the deployment's name in that file; None deploys all of them.
         server: where to.
         env: variables to add to the command's environment.
-        extra_args: more arguments, none of them a secret.
         timeout: how many seconds it may take.
         python: the interpreter that has Prefect, by default this one.
 
@@ -77,7 +75,7 @@ def deploy(
         ServerError: the command failed or was not done in time.
     """
     which = ["--all"] if name is None else ["--name", name]
-    command = [python, "-m", "prefect", "--no-prompt", "deploy", *which, *extra_args]
+    command = [python, "-m", "prefect", "--no-prompt", "deploy", *which]
     cwd = Path(directory).resolve()
     done = run(command, cwd=cwd, env=server.environment() | dict(env or {}), timeout=timeout)
     if done.returncode != 0:

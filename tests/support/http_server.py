@@ -30,7 +30,10 @@ def free_port() -> int:
 
 
 class HTTPServer(ManagedProcess):
-    """A process that answers HTTP on a loopback port, its own or a free one."""
+    """A process that answers HTTP on a free port of loopback.
+
+    With `port`, it is one that another process has started there, and is only asked.
+    """
 
     health = "/health"
 
@@ -38,21 +41,12 @@ class HTTPServer(ManagedProcess):
         self,
         folder: str | os.PathLike[str],
         *,
-        port: int | None = None,
+        port: int = 0,
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        start_timeout: float = 120.0,
-        stop_timeout: float = 10.0,
     ) -> None:
-        super().__init__(
-            folder,
-            env=env,
-            python=python,
-            start_timeout=start_timeout,
-            stop_timeout=stop_timeout,
-        )
-        self._fixed_port = port
-        self._port = port or 0
+        super().__init__(folder, env=env, python=python)
+        self._port = port
         self._attempts = 0
 
     @property
@@ -60,7 +54,7 @@ class HTTPServer(ManagedProcess):
         """The port; known once the server is ready.
 
         Raises:
-            ServerError: the server was never launched, and no port was asked for.
+            ServerError: the server was never launched.
         """
         if not self._port:
             raise ServerError(f"{self.title} has no port before it is launched")
@@ -71,19 +65,19 @@ class HTTPServer(ManagedProcess):
         return f"http://{LOOPBACK}:{self.port}"
 
     def launch(self) -> None:
-        """Start the server on its port and return at once; does nothing when it is running.
+        """Start the server and return at once; does nothing when it is running.
 
         Raises:
             ServerError: it cannot be started.
         """
-        if self._process is None and self._fixed_port is None:
+        if self._process is None:
             self._port = free_port()
         super().launch()
 
     def _try_again(self) -> bool:
         taken = "already in use" in " ".join(self._log_of_this_start().split())
         self._attempts += 1
-        return taken and self._fixed_port is None and self._attempts < _PORT_ATTEMPTS
+        return taken and self._attempts < _PORT_ATTEMPTS
 
     def _is_ready(self) -> bool:
         with http_client(self._origin, timeout=2.0) as client:

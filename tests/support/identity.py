@@ -22,6 +22,7 @@ from tests.support.web import NO_ANSWER, Answer, Call, Request, Trouble, Trouble
 
 FEDERATION_ISSUER = "https://oidc.prod-aks.azure.com/mlauth-tests/"
 FEDERATION_AUDIENCE = "api://AzureADTokenExchange"
+FEDERATION_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LIFETIME = 3599
 
 
@@ -73,7 +74,7 @@ class Identity:
     """An identity in the directory, managed or an application's.
 
     Attributes:
-        rights: what vaults let it do with secrets: `get`, `list`, `set`, `delete`, `recover`.
+        rights: what vaults let it do with secrets: `get`, `list`, `set`, `update`.
         lifetime: seconds that its tokens are good for; negative ones are expired from the start.
         certificates: public keys (PEM) whose owner may show an assertion instead of the secret.
         troubles: what goes wrong with its next token requests.
@@ -105,13 +106,9 @@ class Machine:
 
     def identity(self, query: dict[str, str]) -> Identity | None:
         """The identity that a request means; without one named, the system-assigned one."""
-        if "client_id" in query:
-            wanted = [one for one in self.assigned if one.client_id == query["client_id"]]
-        elif "object_id" in query:
-            wanted = [one for one in self.assigned if one.object_id == query["object_id"]]
-        else:
+        if "client_id" not in query:
             return self.system
-        return wanted[0] if wanted else None
+        return next((one for one in self.assigned if one.client_id == query["client_id"]), None)
 
 
 class Directory:
@@ -255,7 +252,7 @@ class Directory:
             return self._seen(call, refuse("invalid_request", description))
         if call.method != "GET" or call.query.get("api-version") != "2018-02-01":
             return self._seen(call, refuse("invalid_request", "Bad request: api-version"))
-        named = {"client_id", "object_id"} & call.query.keys()
+        named = "client_id" in call.query
         identity = machine.identity(dict(call.query))
         if identity is None and not named and len(machine.assigned) == 1:
             identity = machine.assigned[0]  # as it is documented: the only one is taken unasked
@@ -380,8 +377,7 @@ class Directory:
                 f"'{identity.client_id}'."
             )
             return _refused(401, "invalid_client", 7000215, message)
-        kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-        if form.get("client_assertion_type") != kind:
+        if form.get("client_assertion_type") != FEDERATION_ASSERTION:
             message = (
                 "The request body must contain the following parameter: 'client_assertion' or "
                 "'client_secret'."
@@ -423,9 +419,8 @@ class Directory:
 
 
 def _known(resource: str, cloud: Cloud) -> bool:
-    """Whether a cloud has a resource; a vault behind another port has it in its resource too."""
-    url = urlsplit(resource.removesuffix("/"))
-    return f"{url.scheme}://{url.hostname}{url.path}" in cloud.resources
+    """Whether a cloud has a resource."""
+    return resource.removesuffix("/") in cloud.resources
 
 
 def _no_principal(resource: str, tenant: str) -> str:

@@ -34,8 +34,6 @@ _ACTIONS = {  # of the right that a request needs: what RBAC calls it
     "list": "secrets/readMetadata/action",
     "set": "secrets/setSecret/action",
     "update": "secrets/update/action",
-    "delete": "secrets/delete",
-    "recover": "deletedsecrets/recover/action",
 }
 DENIALS = {  # inner code: what it says of a caller, a right and a vault
     "ForbiddenByRbac": (
@@ -115,7 +113,7 @@ class Vault:
         self._directory = directory
         self._secrets: dict[str, _Secret] = {}
         self._lock = threading.RLock()
-        self._denial: tuple[str, int | None] | None = None
+        self._denial: str | None = None
         self._rate: tuple[int, float] | None = None
         self._served: deque[float] = deque()
 
@@ -153,11 +151,6 @@ class Vault:
         with self._lock:
             return [each.value for each in self._secrets[name.lower()].versions]
 
-    def enable(self, name: str, version: str, *, enabled: bool) -> None:
-        """Enable or disable a version."""
-        with self._lock:
-            _find(self._secrets[name.lower()], version).attributes["enabled"] = enabled
-
     def delete(self, name: str) -> None:
         """Delete softly."""
         with self._lock:
@@ -169,10 +162,10 @@ class Vault:
             secret = self._secrets[name.lower()]
             secret.deleted, secret.conflicts = None, conflicts
 
-    def deny(self, kind: str, n: int | None = None) -> None:
-        """Answer 403 with an inner code of `DENIALS` to the next n requests, or until `allow`."""
+    def deny(self, kind: str) -> None:
+        """Answer 403 with an inner code of `DENIALS`, until `allow`."""
         assert kind in DENIALS, kind
-        self._denial = (kind, n)
+        self._denial = kind
 
     def allow(self) -> None:
         """End a denial."""
@@ -215,7 +208,7 @@ class Vault:
         return self._right_answer(call)
 
     def _right_answer(self, call: Call) -> Answer:
-        resource = f"https://{self.cloud.suffix}" + (f":{call.port}" if call.port != 443 else "")
+        resource = f"https://{self.cloud.suffix}"
         try:
             caller = self._caller(call, resource)
         except Refused as refused:
@@ -224,14 +217,9 @@ class Vault:
             return Answer(401, refused.answer.body, {"WWW-Authenticate": challenge})
         if self._too_many():
             return _throttled(1)
-        with self._lock:
-            denial = self._denial
-            if denial is not None and denial[1] is not None:
-                self._denial = (denial[0], denial[1] - 1) if denial[1] > 1 else None
-        if denial is not None:
-            rights = {"PUT": "set", "PATCH": "update", "DELETE": "delete", "POST": "recover"}
-            right = rights.get(call.method, "get")
-            self._forbid(denial[0], caller, right, call)
+        if self._denial is not None:
+            right = {"PUT": "set", "PATCH": "update"}.get(call.method, "get")
+            self._forbid(self._denial, caller, right, call)
         if call.query.get("api-version") not in _API_VERSIONS:
             raise Refused(400, "BadParameter", "The api-version is missing or not supported.")
         with self._lock:
@@ -296,10 +284,6 @@ class Vault:
         if not _NAME.fullmatch(name):
             message = f"The request URI contains an invalid name: {name}"
             raise Refused(400, "BadParameter", message)
-        if route == ("GET", "secrets", 2) and version == "versions":
-            needs("list")
-            versions = self._live(name).versions
-            return self._page(call, [self._item(self._live(name), one) for one in versions])
         if kind == "secrets" and call.method == "GET":
             needs("get")
             return self._get(name, version)
@@ -309,19 +293,9 @@ class Vault:
         if kind == "secrets" and call.method == "PATCH":
             needs("update")
             return self._update(name, version, call.body)
-        if route == ("DELETE", "secrets", 1):
-            needs("delete")
-            secret = self._live(name)
-            secret.deleted = int(time.time())
-            return Answer(200, self._deleted(secret))
         if route == ("GET", "deletedsecrets", 1):
             needs("get")
             return Answer(200, self._deleted(self._gone(name)))
-        if route == ("POST", "deletedsecrets", 2) and version == "recover":
-            needs("recover")
-            secret = self._gone(name)
-            secret.deleted, secret.conflicts = None, 1
-            return Answer(200, self._item(secret, secret.versions[-1]))
         message = f"Method {call.method} does not allow operation '{kind}'"
         raise Refused(405, "MethodNotAllowed", message)
 
@@ -442,21 +416,14 @@ class Vault:
         }
 
     def _page(self, call: Call, items: list[dict[str, Any]]) -> Answer:
-        try:
-            start = int(call.query.get("$skiptoken", "0"))
-            size = int(call.query.get("maxresults", _PAGE))
-        except ValueError:
-            size = start = 0
-        if not 1 <= size <= _PAGE:
-            raise Refused(400, "BadParameter", "Property maxresults has invalid value")
+        end = int(call.query.get("$skiptoken", "0")) + _PAGE
         following = None
-        if start + size < len(items):
+        if end < len(items):
             version = call.query["api-version"]
             following = (
-                f"https://{self.host}:{call.port}{call.path}?api-version={version}"
-                f"&$skiptoken={start + size}&maxresults={size}"
+                f"https://{self.host}:{call.port}{call.path}?api-version={version}&$skiptoken={end}"
             )
-        return Answer(200, {"value": items[start : start + size], "nextLink": following})
+        return Answer(200, {"value": items[end - _PAGE : end], "nextLink": following})
 
 
 class KeyVaults:

@@ -44,15 +44,17 @@ class ManagedProcess(NeverPickled, ABC):
         folder: where everything that the process writes goes; made when it is not there.
         env: variables to add to its environment; they win.
         python: the interpreter that runs it, by default this one.
-        start_timeout: how many seconds it may take to be ready.
-        stop_timeout: how many seconds it may take to end before it is killed.
 
     Attributes:
         folder: the folder, absolute.
         log: the file that holds what the process printed.
+        start_timeout: how many seconds it may take to be ready.
+        stop_timeout: how many seconds it may take to end before it is killed.
     """
 
     title = "process"
+    start_timeout = 120.0
+    stop_timeout = 10.0
 
     def __init__(
         self,
@@ -60,15 +62,11 @@ class ManagedProcess(NeverPickled, ABC):
         *,
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        start_timeout: float = 120.0,
-        stop_timeout: float = 10.0,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.log = self.folder / "log.txt"
         self._extra = {name: SecretStr(value) for name, value in (env or {}).items()}
         self._python = python
-        self._start_timeout = start_timeout
-        self._stop_timeout = stop_timeout
         self._process: subprocess.Popen[Any] | None = None
         self._owner = 0
         self._log_start = 0
@@ -131,7 +129,7 @@ class ManagedProcess(NeverPickled, ABC):
             ServerError: it died, or was not ready in time; the process is ended, and the message
                 holds the last line of its log and the log's path.
         """
-        deadline = time.monotonic() + self._start_timeout
+        deadline = time.monotonic() + self.start_timeout
         while True:
             process = self._process
             if process is None:
@@ -164,7 +162,7 @@ class ManagedProcess(NeverPickled, ABC):
             except httpx.HTTPError:
                 pass
             if time.monotonic() >= deadline:
-                raise self._failure(f"was not ready after {self._start_timeout:g} s")
+                raise self._failure(f"was not ready after {self.start_timeout:g} s")
 
     def _failure(self, what: str) -> ServerError:
         last = self._masked(_last_line(self._log_of_this_start()))
@@ -193,7 +191,7 @@ class ManagedProcess(NeverPickled, ABC):
         if process is None or os.getpid() != self._owner:
             return
         with uninterrupted():
-            end_tree(process, self._stop_timeout)
+            end_tree(process, self.stop_timeout)
             self._process = None
             _running.discard(self)
         if not _running:

@@ -26,11 +26,10 @@ class PrefectServer(HTTPServer):
 
     Args:
         folder: where its configuration, database and log are kept.
-        port: a port of loopback; by default a free one.
         ui: whether the UI is served, which costs a copy of its files into the folder.
+        port: where one that another process started is; it is only asked.
         env: variables to add to the server's environment.
         python: the interpreter that has Prefect, by default this one.
-        start_timeout: how many seconds it may take to be ready.
 
     Attributes:
         database: the SQLite file.
@@ -43,13 +42,12 @@ class PrefectServer(HTTPServer):
         self,
         folder: str | os.PathLike[str],
         *,
-        port: int | None = None,
         ui: bool = True,
+        port: int = 0,
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        start_timeout: float = 120.0,
     ) -> None:
-        super().__init__(folder, port=port, env=env, python=python, start_timeout=start_timeout)
+        super().__init__(folder, port=port, env=env, python=python)
         self.database = self.folder / "prefect.db"
         self._ui = ui
 
@@ -146,7 +144,6 @@ class ProcessWorker(ManagedProcess):
         pool: the name of the work pool.
         env: variables to add to the environment, which flow runs inherit.
         python: the interpreter that has Prefect, by default this one.
-        start_timeout: how many seconds it may take to be online.
 
     Attributes:
         pool: the name of the work pool.
@@ -163,9 +160,8 @@ class ProcessWorker(ManagedProcess):
         pool: str = "mlauth",
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        start_timeout: float = 120.0,
     ) -> None:
-        super().__init__(folder, env=env, python=python, start_timeout=start_timeout)
+        super().__init__(folder, env=env, python=python)
         self.pool = pool
         self.name = f"mlauth-{secrets.token_hex(4)}"
         self._server = server

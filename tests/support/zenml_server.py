@@ -26,10 +26,9 @@ class ZenMLServer(HTTPServer):
     Args:
         folder: where its configuration, database and log are kept.
         tls: the files of a certificate and its key; with them the URL is `https`.
-        port: a port of loopback; by default a free one.
+        port: where one that another process started is; it is only asked.
         env: variables to add to the server's environment.
         python: the interpreter that has `zenml[server]`, by default this one.
-        start_timeout: how many seconds it may take to be ready.
 
     Attributes:
         admin_name: the administrator's name.
@@ -44,12 +43,11 @@ class ZenMLServer(HTTPServer):
         folder: str | os.PathLike[str],
         *,
         tls: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
-        port: int | None = None,
+        port: int = 0,
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        start_timeout: float = 120.0,
     ) -> None:
-        super().__init__(folder, port=port, env=env, python=python, start_timeout=start_timeout)
+        super().__init__(folder, port=port, env=env, python=python)
         self.admin_name = "admin"
         self.admin_password = SecretStr(secrets.token_urlsafe(24))
         self._jwt_secret = SecretStr(secrets.token_hex(32))
@@ -183,20 +181,6 @@ class ZenMLServer(HTTPServer):
         path = f"/service_accounts/{url_part(account)}/api_keys/{url_part(key)}/rotate"
         answer = self.request("PUT", path, {"retain_period_minutes": retain_minutes})
         return SecretStr(answer["body"]["key"])
-
-    def create_project(self, name: str) -> str:
-        """Create a project.
-
-        Args:
-            name: the project's name.
-
-        Returns:
-            Its id.
-
-        Raises:
-            ServerError: the server refused.
-        """
-        return self._create("/projects", {"name": name, "description": ""})
 
     def create_stack(self, name: str) -> str:
         """Create a stack from the components of the default stack.
