@@ -45,10 +45,10 @@ from mlauth import SecretReference, Stage, Status, systems
 from mlauth.checking import check_all
 from mlauth.deadline import Deadline
 from mlauth.errors import CheckUnknown, InvalidCredentials
-from mlauth.masking import spellings
 from mlauth.report import SystemReport
 from mlauth.stores import memory
 from mlauth.systems import Credentials, Exports
+from mlauth.testing.leaks import leaks
 from mlauth.testing.web import NO_ANSWER, Answer, Call, serve
 
 # Values that somebody stored in a wrong way.
@@ -106,11 +106,7 @@ class SystemContract(ABC):
 
     def shows_no_secret(self, text: str) -> None:
         """Fail if a text holds a secret in any spelling."""
-        shown = [
-            name
-            for name, value in self.secrets.items()
-            if any(each in text for each in spellings(value))
-        ]
+        shown = [name for name, value in self.secrets.items() if leaks(text, value)]
         assert not shown, f"the values of {', '.join(shown)} are in what was said"
 
     def check(self, credentials: Credentials, *, timeout: float = 20) -> SystemReport:
@@ -306,7 +302,7 @@ class ServiceContract(SystemContract):
         """Say whether a request holds one of `secrets`."""
         form = [text for pair in parse_qsl(call.body.decode(errors="replace")) for text in pair]
         said = "\n".join([*call.headers.values(), call.body.decode(errors="replace"), *form])
-        return any(each in said for value in self.secrets.values() for each in spellings(value))
+        return bool(leaks(said, *self.secrets.values()))
 
     @pytest.fixture(autouse=True)
     def _service(self, _around: None) -> Iterator[None]:

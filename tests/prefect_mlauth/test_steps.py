@@ -15,11 +15,13 @@ from mlauth import MLAuthError
 from prefect_mlauth import steps
 from tests.prefect_mlauth.conftest import WAYS, Project, digest, export_secrets, zenml_login
 from tests.support.accounts import Account
+from tests.support.canaries import token
+from tests.support.profiles import write_profile
 from tests.support.servers import PrefectServer, child_environment
 
 pytestmark = pytest.mark.timeout(300)
 
-CANARY = "canary-4c/8+x=q"
+CANARY = token("step")
 HASH = "import hashlib, os; print('hash', hashlib.sha256(os.environ['GOT'].encode()).hexdigest())"
 
 
@@ -52,12 +54,9 @@ def test_a_profile_from_the_repository_that_was_cloned(
 ) -> None:
     repository = project.folder / "repository"
     repository.mkdir()
-    (repository / "mlauth.toml").write_text(
-        "[profiles.prod.zenml]\n"
-        f'store_url = "{account.url}"\napi_key = "{account.reference}"\n'
-        f'service_account = "{account.name}"\n'
-        f'[profiles.prod.env]\nCANARY = "{secret}"\n'
-    )
+    zenml = {"store_url": account.url, "api_key": account.reference}
+    zenml["service_account"] = account.name
+    write_profile(repository, "prod", zenml=zenml, env={"CANARY": secret})
     (repository / "flows.py").write_text((project.flows / "flows.py").read_text())
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-C", str(repository)]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
@@ -146,12 +145,12 @@ def test_plain_python_sync_and_async_gets_what_it_asked_for(
 
 OUTPUTS = """
 import asyncio, json, os, sys
-from mlauth.masking import spellings
 from prefect.deployments.steps.core import run_steps
+from tests.support.canaries import leaks
 
 outputs = asyncio.run(run_steps([json.loads(sys.argv[1])]))
 secrets = os.environ["ZENML_STORE_API_TOKEN"], open(sys.argv[2]).read()
-if any(word in repr(outputs) for secret in secrets for word in spellings(secret)):
+if leaks(repr(outputs), *secrets):
     sys.exit("a secret is in the step's output")
 print(json.dumps(outputs))
 """

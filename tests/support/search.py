@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlauth.masking import spellings
+from tests.support.canaries import words
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -32,15 +32,14 @@ class Search:
 
 
 def search(secrets: Iterable[str], folder: Path) -> Search:
-    """Look for secrets in every file below a folder, as they are and as logs spell them.
+    """Look for secrets in every file below a folder.
 
     Args:
-        secrets: the values: plain, base64 (also inside of a longer text), URL-encoded,
-            JSON-escaped.
+        secrets: the values, which are looked for in every spelling (`canaries.words`).
         folder: links in it are not followed.
     """
     result = Search()
-    needles = {word.encode() for secret in secrets for word in spellings(secret)}
+    needles = {word.encode() for secret in secrets for word in words(secret)}
 
     def holds(data: bytes) -> bool:
         return any(needle in data for needle in needles)
