@@ -27,11 +27,11 @@ from benchmarks.measuring import (
     MEMORY_EPILOGUE,
     PRELUDE,
     Figures,
-    clean,
     measured,
     path,
     table,
 )
+from tests.support.environment import child_environment
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer, deploy, running
 
 LOGIN = ("POST", "/api/v1/login")
@@ -90,7 +90,7 @@ def steps_alone(zenml: ZenMLServer, file: Path, folder: Path, runs: int) -> dict
     for _ in range(runs):
         for name, code in STEPS.items():
             home = Path(tempfile.mkdtemp(dir=folder))
-            env = {**clean(), "HOME": str(home), "TMPDIR": str(home)}
+            env = child_environment(home, {"PATH": path()})
             arguments = [zenml.url, f"file://{file}", str(file)]
             command = [
                 sys.executable,
@@ -154,14 +154,14 @@ def flow_runs(
     return figures
 
 
-def import_time(runs: int) -> str:
+def import_time(folder: Path, runs: int) -> str:
     code = (
         "import prefect.deployments.steps.core, time; start = time.perf_counter()\n"
         "import prefect_mlauth.steps; print(time.perf_counter() - start)"
     )
+    env = child_environment(folder)
     times = [
-        float(subprocess.check_output([sys.executable, "-c", code], env=clean()))
-        for _ in range(runs)
+        float(subprocess.check_output([sys.executable, "-c", code], env=env)) for _ in range(runs)
     ]
     return f"{median(times) * 1000:.0f} ms ({min(times) * 1000:.0f} to {max(times) * 1000:.0f})"
 
@@ -193,7 +193,9 @@ def main() -> None:
                 f"{(median(login.wall) - median(floor.wall)) * 1000:.0f} ms wall, "
                 f"{(median(login.cpu) - median(floor.cpu)) * 1000:.0f} ms CPU"
             )
-            console.print(f"import prefect_mlauth.steps over Prefect: {import_time(runs)}\n")
+            console.print(
+                f"import prefect_mlauth.steps over Prefect: {import_time(folder, runs)}\n"
+            )
             whole = flow_runs(zenml, prefect, pool, file, folder, runs)
             console.print(table("A flow run, as a whole process", whole))
 

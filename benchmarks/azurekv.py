@@ -18,9 +18,10 @@ from statistics import median
 
 from rich.console import Console
 
-from benchmarks.measuring import MEMORY_EPILOGUE, PRELUDE, Figures, clean, measured, table
+from benchmarks.measuring import MEMORY_EPILOGUE, PRELUDE, Figures, measured, path, table
 from tests.support.azure import Azure
 from tests.support.azure import azure as start_azure
+from tests.support.environment import child_environment
 from tests.support.key_vault import Vault
 
 ARGUMENTS = "vault, = sys.argv[1:]\n"
@@ -100,12 +101,8 @@ def main() -> None:
         for _ in range(options.runs):
             for variant, code in VARIANTS.items():
                 home = Path(tempfile.mkdtemp(dir=name))
-                env = {
-                    **clean(),
-                    **azure.environment(azure.lister),
-                    "HOME": str(home),
-                    "TMPDIR": str(home),
-                }
+                identity = azure.environment(azure.lister)
+                env = child_environment(home, {**identity, "PATH": path()})
                 command = [
                     sys.executable,
                     "-c",

@@ -114,13 +114,6 @@ def table(title: str, rows: Mapping[str, Figures], *, memory: bool = True) -> Ta
     return result
 
 
-def clean() -> dict[str, str]:
-    """Return this environment without the variables that would change the figures."""
-    prefixes = ("ZENML_", "PREFECT_", "MLAUTH_", "COVERAGE_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-    return {**kept, "ZENML_ANALYTICS_OPT_IN": "false", "DO_NOT_TRACK": "1", "PATH": path()}
-
-
 def path() -> str:
     """Return the search path, with the programs of this environment first."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

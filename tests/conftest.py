@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
 
 from mlauth import masking
-from mlauth.systems.zenml import isolation
 from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
 from tests.support.azure import azure as start_azure
+from tests.support.environment import foreign
 from tests.support.reverse_proxy import proxy
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.support.session import Desk, Servers, ask_desk
@@ -129,10 +129,9 @@ def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment without ZenML's and mlauth's variables, and a home of the test's own."""
-    for name in list(os.environ):
-        if name.startswith(("ZENML_", "MLAUTH_", "PREFECT_")) or name == isolation.NO_DISK:
-            monkeypatch.delenv(name)
+    """An environment without the variables of systems, and a home of the test's own."""
+    for name in filter(foreign, list(os.environ)):
+        monkeypatch.delenv(name)
     home = tmp_path / "home"
     temporary = tmp_path / "tmp"
     home.mkdir()

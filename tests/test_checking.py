@@ -375,7 +375,6 @@ class TestTheEnvironment:
     @pytest.fixture(autouse=True)
     def _set(self, monkeypatch: pytest.MonkeyPatch, account: Account) -> None:
         self.set, self.account = monkeypatch.setenv, account
-        self.unset = monkeypatch.delenv
 
     def given(self, **variables: str) -> CheckReport:
         for name, value in variables.items():
@@ -569,8 +568,3 @@ def test_a_walk_that_hangs_between_stages_is_unknown(
     assert report.status is Status.UNKNOWN
     assert "no answer within 0.3 s" in report.summary()
     hang.set()
-
-
-def test_the_time_limit_must_be_a_time(tmp_path: Path) -> None:
-    with pytest.raises(mlauth.MLAuthError, match="timeout"):
-        mlauth.check(timeout=0)

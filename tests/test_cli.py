@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.accounts import Account
 from tests.support.faults import answer, faulty
+from tests.support.profiles import write_profile
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def write(account: Account, **fields: str) -> None:
         "service_account": account.name,
         **fields,
     }
-    lines = "\n".join(f'{name} = "{value}"' for name, value in values.items())
-    Path("mlauth.toml").write_text(f"[profiles.prod.zenml]\n{lines}\n")
+    write_profile(Path(), "prod", zenml=values)
 
 
 def mlauth(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -97,7 +97,7 @@ class TestCheck:
         assert "Traceback" not in done.stderr
 
     def test_a_setting_that_cannot_be_used(self) -> None:
-        for value in ("soon", "0"):
+        for value in ("soon", "0", "1e10"):
             done = mlauth("check", "-p", "prod", MLAUTH_TIMEOUT=value)
             assert done.returncode == 2
             assert "imeout" in done.stderr.lower()
@@ -193,9 +193,7 @@ class TestSignalsOfTheCommand:
     @pytest.fixture(autouse=True)
     def _profile(self, clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (clean_environment / "key").write_text("canary")
-        (clean_environment / "mlauth.toml").write_text(
-            f'[profiles.p.env]\nTOKEN = "file://{clean_environment}/key"\n'
-        )
+        write_profile(clean_environment, "p", env={"TOKEN": f"file://{clean_environment}/key"})
         monkeypatch.chdir(clean_environment)
 
     @staticmethod

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.profiles import write_profile
 from tests.support.session import untraced
 from tests.support.zenml_keys import api_key
 
-ENV = '[profiles.p.env]\nTOKEN = "file://{folder}/key"\n'
-ZENML = (
-    '[profiles.p.zenml]\nstore_url = "https://zenml.example.com"\napi_key = "file://{folder}/key"\n'
-)
 ACTIVATE = ("exec", "-p", "p", "--no-verify", sys.executable, "-c", "print('ran')")
 
 
@@ -26,11 +23,17 @@ def folder(clean_environment: Path) -> Path:
     folder = clean_environment / "project"
     folder.mkdir()
     (folder / "key").write_text(api_key("canary"))
-    (folder / "mlauth.toml").write_text(ENV.format(folder=folder))
+    write_profile(folder, "p", env={"TOKEN": f"file://{folder}/key"})
     for each in [folder, *folder.parents]:
         if not each.stat().st_mode & 0o001:
             each.chmod(0o755)
     return folder
+
+
+def with_zenml(folder: Path) -> None:
+    """Exchange the profile for one that needs a private folder."""
+    zenml = {"store_url": "https://zenml.example.com", "api_key": f"file://{folder}/key"}
+    write_profile(folder, "p", zenml=zenml)
 
 
 @pytest.fixture(autouse=True)
@@ -58,16 +61,6 @@ def run(
     return done
 
 
-def test_a_time_limit_over_a_day_is_refused(folder: Path) -> None:
-    explain = ("explain", f"file://{folder}/key")
-    for arguments, code in ((("check", "-p", "p"), 2), (ACTIVATE, 125), (explain, 2)):
-        done = run(folder, *arguments, MLAUTH_TIMEOUT="1e10")
-        assert done.returncode == code
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("mlauth: timeout")
-        assert "86,400" in line
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -93,7 +86,7 @@ def test_a_deleted_working_directory_is_no_obstacle_where_nothing_is_named_from_
     folder: Path,
 ) -> None:
     gone = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
-    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    with_zenml(folder)
     done = run(
         folder, *ACTIVATE, before=gone, MLAUTH_CONFIG=f"{folder}/mlauth.toml", ZENML_CONFIG_PATH="x"
     )
@@ -105,7 +98,7 @@ def test_no_temporary_directory_that_can_be_written_to(folder: Path) -> None:
     read_only = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
     done = run(folder, *ACTIVATE, before=read_only)
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr  # it needs none
-    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    with_zenml(folder)
     done = run(folder, *ACTIVATE, before=read_only)
     assert done.returncode == 125
     (line,) = done.stderr.splitlines()
@@ -117,7 +110,7 @@ def test_no_temporary_directory_that_can_be_written_to(folder: Path) -> None:
 
 
 def test_a_temporary_directory_that_is_not_there(folder: Path, tmp_path: Path) -> None:
-    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    with_zenml(folder)
     done = run(folder, *ACTIVATE, TMPDIR=str(tmp_path / "gone"), TEMP=str(tmp_path / "tmp"))
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
     gone = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'gone')!r}"
@@ -127,7 +120,7 @@ def test_a_temporary_directory_that_is_not_there(folder: Path, tmp_path: Path) -
 
 
 def test_a_temporary_directory_that_cannot_be_listed_will_do(folder: Path, tmp_path: Path) -> None:
-    (folder / "mlauth.toml").write_text(ZENML.format(folder=folder))
+    with_zenml(folder)
     (tmp_path / "tmp").chmod(0o333)
     code = (  # root may list everything; nobody else may import here, perhaps
         "import os, mlauth\n"
@@ -170,7 +163,7 @@ def test_output_that_cannot_be_written_changes_no_exit_code(
 
 
 def test_characters_that_the_output_cannot_hold_change_no_exit_code(folder: Path) -> None:
-    (folder / "mlauth.toml").write_text(f'[profiles."東京".env]\nTOKEN = "file://{folder}/key"\n')
+    write_profile(folder, "東京", env={"TOKEN": f"file://{folder}/key"})
     done = run(folder, "check", "-p", "東京", PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(r"Checking profile '\u6771\u4eac' of mlauth.toml")

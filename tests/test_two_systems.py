@@ -30,8 +30,9 @@ from mlauth.stages import Stages
 from mlauth.stores import memory
 from mlauth.systems import Credentials, Exports, Proof
 from prefect_mlauth import runs, steps
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.hub import TOKEN, HubCredentials, hub
+from tests.support.profiles import write_profile
 from tests.support.web import Answer, Call, Service, serve
 from tests.support.zenml_keys import api_key
 
@@ -198,8 +199,7 @@ def test_a_secret_that_both_name_is_read_once(
 ) -> None:
     vault = azure.vault()
     vault.put("shared", TOKEN)
-    for name, value in azure.environment(azure.identity("get")).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(azure.identity("get")))
     shared = f"azurekv://{vault.name}/shared"
     hub = HubCredentials.of("test", {"url": start().hub.url, "token": shared})
     env = EnvironmentSecrets.of("test", {"env": {"A_TOKEN": shared, "B_TOKEN": shared}})
@@ -381,11 +381,9 @@ class TestAProfile:
     def test_it_has_a_section_for_each(self, start: Callable[..., Two], tmp_path: Path) -> None:
         two = start()
         assert isinstance(two.zenml, ZenMLCredentials)
-        file = tmp_path / "mlauth.toml"
-        file.write_text(
-            f'[profiles.p]\nhub = {{ url = "{two.hub.url}", token = "memory://hub" }}\n'
-            f'zenml = {{ store_url = "{two.zenml.store_url}", api_key = "memory://zenml" }}\n'
-        )
+        hub = {"url": two.hub.url, "token": "memory://hub"}
+        zenml = {"store_url": two.zenml.store_url, "api_key": "memory://zenml"}
+        file = write_profile(tmp_path, "p", hub=hub, zenml=zenml)
         report = mlauth.check("p", config=str(file))
         assert report.accounts == {"hub": "hub-prod", "zenml": "flows"}
         only = mlauth.check("p", systems=["hub"], config=str(file))

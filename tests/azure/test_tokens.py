@@ -15,7 +15,7 @@ from mlauth.errors import MissingDependency, StageUnknown, StoreUnreachable
 from mlauth.net.faults import FaultError
 from mlauth.report import Stage, Status, SystemReport
 from mlauth.stages import Stages
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.identity import CLOUDS
 
 ANOTHER, VAULTS = "https://management.azure.com", "https://vault.azure.net"
@@ -27,8 +27,7 @@ SUFFIXES = {
 
 
 def tokens(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Tokens:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, environment)
     return Tokens(choose(os.environ), clouds.PUBLIC, "acme")
 
 

@@ -44,9 +44,10 @@ from mlauth.systems.zenml.isolation import Isolation
 from mlauth.systems.zenml.rotation import Ready, Rotation, _Key, _Server
 from mlauth.testing.systems import SystemContract
 from prefect_mlauth import logins
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.canaries import canary, token, zenml_key
 from tests.support.faults import FaultyServer, Reply, answer, faulty
+from tests.support.profiles import write_profile
 from tests.support.zenml_server import ZenMLServer
 
 
@@ -75,12 +76,7 @@ class Here:
         return {"store_url": url, "api_key": self.reference("key")}
 
     def config(self, url: str = "https://zenml.example.com") -> str:
-        file = self.folder / "mlauth.toml"
-        file.write_text(
-            f'[profiles.p.zenml]\nstore_url = "{url}"\napi_key = "{self.reference("key")}"\n'
-            f'[profiles.p.env]\nOTHER = "{self.reference("other")}"\n'
-        )
-        return str(file)
+        return str(write_profile(self.folder, "p", **self.profile | {"zenml": self.zenml(url)}))
 
     def good(self) -> Reply:
         """What is right for every question to ZenML, and sends back what it was sent."""
@@ -121,8 +117,7 @@ class Here:
         return store
 
     def as_application(self) -> azure_identity.ServicePrincipal:
-        for name, value in self.azure.service_principal().items():
-            self.patch.setenv(name, value)
+        become(self.patch, self.azure.service_principal())
         self.values.append(self.azure.reader.secret)
         identity = azure_identity.choose(os.environ)
         assert isinstance(identity, azure_identity.ServicePrincipal)

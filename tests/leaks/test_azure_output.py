@@ -20,7 +20,7 @@ from mlauth.cli import main
 from mlauth.storing import SecretStore
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
 from tests.leaks.watching import Watch, said, watching
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.canaries import canary, leaks
 from tests.support.web import Answer
 
@@ -34,7 +34,6 @@ def watch(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Watch]:
-    azure_tokens.tokens.cache_clear()
     with watching(capfd) as watch:
         yield watch
     azure_tokens.tokens.cache_clear()
@@ -52,10 +51,9 @@ class Place:
         self.be(azure.service_principal(self.identity), patch)
 
     def be(self, environment: Mapping[str, str], patch: pytest.MonkeyPatch) -> None:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-            if name in {"IDENTITY_HEADER", "MSI_SECRET", "AZURE_CLIENT_SECRET"}:
-                self.values.append(value)
+        become(patch, environment)
+        secret = {"IDENTITY_HEADER", "MSI_SECRET", "AZURE_CLIENT_SECRET"}
+        self.values += [value for name, value in environment.items() if name in secret]
 
 
 @pytest.fixture
@@ -163,8 +161,6 @@ def test_a_token_of_another_kind_of_identity_is_told_without_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID"):
-        monkeypatch.delenv(name)
     identity = azure.identity("get")
     made = {
         "managed": lambda: azure.environment(identity),

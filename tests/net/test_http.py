@@ -40,6 +40,7 @@ from tests.support.faults import (
     reset,
     silent,
 )
+from tests.support.waiting import until
 
 CANARY = "canary-key-77"
 LIMIT = 1.5
@@ -706,8 +707,7 @@ class TestSent:
     def test_no_request_begins_after_the_deadline(self) -> None:
         with faulty(answer(200)) as server:
             deadline = Deadline(0.01)
-            while deadline.remaining():
-                time.sleep(0.01)
+            until(lambda: not deadline.remaining())
             with Service(server.url, deadline) as service:
                 found = service.request("PUT", "/rotate", json={}, once=True)
             assert isinstance(found, Fault)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import mlauth
-from mlauth.azure import tokens as azure_tokens
 from mlauth.errors import (
     InvalidBlock,
     SecretDenied,
@@ -21,7 +20,7 @@ from mlauth.errors import (
 from mlauth.masking import mask
 from prefect_mlauth import AzureKeyVaultSecret
 from tests.prefect_mlauth.conftest import Project, block_documents, digest
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.key_vault import Vault
 from tests.support.servers import PrefectServer
 
@@ -30,20 +29,13 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(autouse=True)
 def _writer(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    azure_tokens.tokens.cache_clear()
-    for name, value in azure.environment(azure.writer).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(azure.writer))
 
 
 @pytest.fixture
 def vault(azure: Azure) -> Vault:
     """A vault of the test's own."""
     return azure.vault()
-
-
-@pytest.fixture
-def canary() -> str:
-    return f"canary-{uuid.uuid4().hex}"
 
 
 def block(vault: Vault, version: str | None = None) -> AzureKeyVaultSecret:
@@ -89,9 +81,7 @@ def test_what_cannot_be_read_or_written_is_one_line(
         secret.read_secret()
     with pytest.raises(SecretUnusable, match="the value is not UTF-8 text") as binary:
         secret.write_secret(b"\xff" + canary.encode())
-    azure_tokens.tokens.cache_clear()
-    for name, value in azure.environment(azure.reader).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(azure.reader))
     with pytest.raises(SecretDenied) as denied:
         secret.write_secret(canary.encode())
     for caught in (missing, binary, denied):
@@ -105,8 +95,7 @@ def test_reading_and_writing_end_with_their_time_limit(
     """Whatever hangs: what says who asks has time limits of its own, which are longer."""
     vault.put("key", canary)
     identity = azure.identity("get", "set")
-    for name, value in azure.environment(identity).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(identity))
     identity.troubles.hang(20)
     secret = AzureKeyVaultSecret(vault=vault.host, name="key", timeout=1.5)
     start = time.monotonic()

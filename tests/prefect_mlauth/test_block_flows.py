@@ -37,11 +37,6 @@ def block(account: Account, prefect_api: PrefectServer) -> str:
 
 
 @pytest.fixture
-def canary() -> str:
-    return new_name("canary")
-
-
-@pytest.fixture
 def profile(account: Account, canary: str, prefect_api: PrefectServer, tmp_path: Path) -> str:
     """The name of a saved block with a profile's content."""
     name = new_name("profile")

@@ -37,6 +37,7 @@ from prefect_mlauth import (
 from tests.prefect_mlauth.conftest import Project, block_documents
 from tests.support.accounts import Account, new_account
 from tests.support.connect_proxy import connect_proxy
+from tests.support.profiles import write_profile
 from tests.support.published import DOCS, HOST, URLS, published
 from tests.support.search import search
 from tests.support.servers import PrefectServer
@@ -46,12 +47,6 @@ REFERENCE = "env://NOWHERE"
 SYSTEMS = [each for each in systems._OURS if logins.is_known(each)]
 LOGINS = [getattr(prefect_mlauth, logins.block_name(each)) for each in SYSTEMS]
 ALL = [AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, *LOGINS]
-
-
-@pytest.fixture
-def canary() -> str:
-    """A literal secret, of no shape that gives it away."""
-    return f"canary{uuid.uuid4().hex}"
 
 
 def new_name() -> str:
@@ -483,8 +478,7 @@ class TestActivations:
 
     def test_a_profile_of_a_file_by_name(self, tmp_path: Path, canary: str) -> None:
         memory.put("token", canary)
-        file = tmp_path / "mlauth.toml"
-        file.write_text('[profiles.prod.env]\nHF_TOKEN = "memory://token"\n')
+        file = write_profile(tmp_path, "prod", env={"HF_TOKEN": "memory://token"})
         with MLAuthProfile(profile="prod", config=str(file)).activate() as activation:
             assert activation.variables == ("HF_TOKEN",)
             assert os.environ["HF_TOKEN"] == canary

@@ -36,31 +36,6 @@ def test_a_check_that_fails_ends_the_run_with_one_line(
     assert project.places_of([account.key, "canary-unknown-key"], run) == []
 
 
-def test_a_key_of_another_account_ends_the_run(project: Project, account: Account) -> None:
-    step = zenml_login(account, service_account="prefect-dev")
-    run = project.run("worker", project.deploy("show", step))
-    crashed_with(run, f"as service account {account.name!r}, not as 'prefect-dev'")
-    assert project.places_of([account.key], run) == []
-
-
-def test_a_server_that_is_not_there_ends_the_run(project: Project, account: Account) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    step = zenml_login(account, store_url=f"http://127.0.0.1:{port}", timeout=5)
-    run = project.run("execute", project.deploy("show", step))
-    crashed_with(run, f"127.0.0.1:{port} refuses connections")
-    assert project.places_of([account.key], run) == []
-
-
-def test_a_left_over_password_is_one_clear_error(
-    way: str, project: Project, account: Account
-) -> None:
-    deployment = project.deploy("show", zenml_login(account))
-    run = project.run(way, deployment, ZENML_STORE_USERNAME="x", ZENML_STORE_PASSWORD="canary")
-    crashed_with(run, "ZENML_STORE_USERNAME and ZENML_STORE_PASSWORD are set in this environment")
-    assert "canary" not in run.output + run.text
-
-
 def test_a_literal_key_is_refused_and_said_to_have_leaked(
     project: Project, account: Account
 ) -> None:

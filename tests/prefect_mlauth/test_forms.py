@@ -18,7 +18,7 @@ from mlauth import systems
 from mlauth.errors import InvalidCredentials
 from prefect_mlauth import steps
 from tests.prefect_mlauth.forms import MADE, OURS, ROOT
-from tests.support.another_package import install
+from tests.support.distributions import PLUGIN, install
 from tests.support.servers import child_environment
 
 
@@ -146,35 +146,37 @@ import inspect, os
 from prefect.blocks.core import Block
 from prefect_mlauth.steps import acme_login
 print(inspect.signature(acme_login))
-os.environ["CI_ACME_TOKEN"] = "canary"
-print(acme_login("https://acme.example.com", "env://CI_ACME_TOKEN", size=3))
-print(os.environ["ACME_TOKEN"] == "canary")
+os.environ["CI_ACME_TOKEN"] = "acme_canary"
+print(acme_login("https://acme.example.com", "env://CI_ACME_TOKEN", customer=3, verify=False))
+print(os.environ["ACME_TOKEN"] == "acme_canary")
 block = Block.get_block_class_from_key("acme-credentials")
 from prefect_mlauth import AcmeCredentials
 assert block is AcmeCredentials
-print(block.get_description())
-made = block(url="https://acme.example.com", token="env://CI_ACME_TOKEN")
+print(block.get_description().splitlines()[0])
+made = block(url="https://acme.example.com", token="env://CI_ACME_TOKEN", verify=False)
 with made.login() as login:
     print(login.variables)
 try:
-    block(url="https://acme.example.com", token="canary", spare="canary", size=0)
+    block(url="https://acme.example.com", token="canary", pin="canary", customer=0)
 except Exception as error:
     print(type(error).__name__, error)
     assert "canary" not in str(error)
 fields = block.model_json_schema()["properties"]
-print([fields[name]["type"] for name in ("url", "token", "size", "spare")])
+print([fields[name]["type"] for name in ("url", "token", "customer", "pin")])
 print(["would have to be rotated" in fields[name]["description"] for name in fields])
 """
 
 
 def test_a_system_of_another_package_has_a_step_and_a_block(tmp_path: Path) -> None:
-    said = run(ANOTHER, tmp_path, install(tmp_path / "site"))
+    entries = "acme = acme_mlauth.system:AcmeCredentials"
+    said = run(ANOTHER, tmp_path, install(tmp_path / "site", "mlauth.systems", entries), PLUGIN)
     assert (
-        "(url: str, token: str, *, size: int | None = None, spare: str | None = None, "
+        "(url: str, token: str, *, customer: int | None = None, pin: str | None = None, "
         "verify: bool = True, timeout: float = 30.0) -> dict[str, typing.Any]\n"
-        "{'variables': ['ACME_TOKEN', 'ACME_URL']}\nTrue\nLets a flow order anvils.\n"
+        "{'variables': ['ACME_CUSTOMER', 'ACME_TOKEN', 'ACME_URL']}\nTrue\n"
+        "Lets a flow order from an Acme shop.\n"
         "('ACME_TOKEN', 'ACME_URL')\n"
-        "InvalidBlock Acme Credentials block: size: Input should be greater than 0\n"
+        "InvalidBlock Acme Credentials block: customer: Input should be greater than 0\n"
         "['string', 'string', 'integer', 'string']\n"
         "[False, True, False, True, False, False]\n"
     ) in said
@@ -194,7 +196,8 @@ except Exception as error:
 
 
 def test_a_package_that_is_broken_takes_no_block_from_others(tmp_path: Path) -> None:
-    said = run(BROKEN, tmp_path, install(tmp_path / "site", "acme = nowhere:AcmeCredentials"))
+    entries = "acme = nowhere:AcmeCredentials"
+    said = run(BROKEN, tmp_path, install(tmp_path / "site", "mlauth.systems", entries))
     assert said.startswith("ZenMLCredentials\nFalse\nUnknownSystem\n")
     warning = "the system 'acme' of the installed distribution acme-anvils cannot be used: nowhere:"
     assert said.count(warning) == 1

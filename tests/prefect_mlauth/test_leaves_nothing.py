@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.prefect_mlauth.conftest import (
 from tests.support.accounts import Account
 from tests.support.canaries import canary, leaks
 from tests.support.search import search
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
@@ -171,9 +171,7 @@ def test_the_searches_find_what_is_there(
         arguments_watched() as arguments,
         subprocess.Popen(waits, stdin=subprocess.PIPE, env={"PLANTED": value}) as process,
     ):
-        while not leaks(b"\n".join(arguments.copy()), value):
-            assert process.poll() is None
-            time.sleep(0.02)
+        until(lambda: leaks(b"\n".join(arguments.copy()), value))
         assert leaks(b"\n".join(of_processes("environ")), value)
         process.communicate(b"\n")
     project.server.request("POST", "/variables/", {"name": "planted", "value": value})

@@ -16,11 +16,11 @@ from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 from prefect_mlauth import handlers
 from prefect_mlauth.handlers import environment
 from tests.prefect_mlauth.conftest import Project, Run, export_secrets
-from tests.support.canaries import leaks
+from tests.support.canaries import canary, leaks
 
 pytestmark = pytest.mark.timeout(300)
 
-CANARY = 'canary-4c/8+x="q'
+CANARY = canary("masked")
 LINES = (
     "printed ***",
     "logged ***",

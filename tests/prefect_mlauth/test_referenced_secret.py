@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,7 @@ from mlauth.azure.tokens import tokens
 from mlauth.errors import InvalidBlock, SecretNotFound, SecretUnusable
 from mlauth.masking import mask
 from prefect_mlauth import ReferencedSecret
-from tests.support.azure import Azure
-
-
-@pytest.fixture
-def canary() -> str:
-    return f"canary-{uuid.uuid4().hex}"
+from tests.support.azure import Azure, become
 
 
 def test_what_is_written_is_read_and_masked_in_logs(tmp_path: Path, canary: str) -> None:
@@ -44,9 +38,7 @@ def test_one_key_is_written_and_the_others_stay(tmp_path: Path, canary: str) -> 
 
 @pytest.fixture
 def vault(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    tokens.cache_clear()
-    for name, value in azure.environment(azure.writer).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(azure.writer))
     yield azure.vault().name
     tokens.cache_clear()
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,17 +313,3 @@ def test_a_url_that_leads_nowhere_is_one_line(host: str) -> None:
         else:
             assert report.status is not Status.PASSED
             harmless(report.summary())
-
-
-@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_ca_bundle_of_the_environment_that_cannot_be_used_fails_the_check(
-    name: str, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory.put("key", KEY)
-    for each in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(each, raising=False)
-    monkeypatch.setenv(name, str(clean_environment / "missing"))
-    fields = {"store_url": "https://127.0.0.1:1", "api_key": "memory://key"}
-    report = mlauth.check(ZenMLCredentials.of("test", fields), timeout=SECONDS)
-    assert report.status is Status.FAILED
-    assert f"does not exist: correct {name}" in report.summary()

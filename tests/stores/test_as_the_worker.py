@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from mlauth.errors import IdentityUnavailable
 from mlauth.record import OWN, RECORD
 from mlauth.report import CheckReport
 from mlauth.systems import Exports
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.identity import Identity
 
 CANARY = "canary-of-the-vault"
@@ -67,11 +68,7 @@ def place(azure: Azure, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], None]:
-    def become(environment: Mapping[str, str]) -> None:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-
-    return become
+    return partial(become, monkeypatch)
 
 
 @contextmanager

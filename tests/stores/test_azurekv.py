@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ from mlauth.resolving import read_all
 from mlauth.stores import StoredSecret
 from mlauth.storing import SecretStore
 from mlauth.testing.stores import CANARY, RemoteStoreContract, WritableStoreContract
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.faults import answer, faulty, reset, silent
 from tests.support.identity import CLOUDS
 from tests.support.key_vault import Vault
@@ -52,19 +53,9 @@ NOW = int(time.time())
 APPLICATION = {"AZURE_CLIENT_SECRET": CANARY, "AZURE_CLIENT_ID": "c", "AZURE_TENANT_ID": "t"}
 
 
-def use(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(autouse=True)
-def _no_tokens_of_other_tests() -> None:
-    azure_tokens.tokens.cache_clear()
-
-
 @pytest.fixture(autouse=True)
 def _identity(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, azure.environment())
+    become(monkeypatch, azure.environment())
 
 
 @pytest.fixture
@@ -122,7 +113,7 @@ class TestAzureKeyVault(WritableStoreContract, RemoteStoreContract):
     def writable(
         self, store: SecretStore, azure: Azure, monkeypatch: pytest.MonkeyPatch
     ) -> SecretStore:
-        use(monkeypatch, azure.environment(azure.writer))
+        become(monkeypatch, azure.environment(azure.writer))
         return store
 
 
@@ -362,13 +353,8 @@ class TestIdentity:
         return reference(vault)
 
     @pytest.fixture
-    def own(self, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        def replace(environment: Mapping[str, str]) -> None:
-            for name in azure.environment():
-                monkeypatch.delenv(name, raising=False)
-            use(monkeypatch, environment)
-
-        return replace
+    def own(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        return partial(become, monkeypatch)
 
     def identity(self, key: SecretReference) -> str:
         return SecretStore("azurekv").describe(key).identity
@@ -472,7 +458,6 @@ class TestIdentity:
         own(azure.workload_identity(tmp_path, lifetime=-60))
         said = refused(key, IdentityUnavailable)
         assert "the token in the file has expired" in said
-        azure_tokens.tokens.cache_clear()
         environment = azure.workload_identity(tmp_path)
         own({**environment, "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "missing")})
         assert "are its variables, and its file, right?" in refused(key, IdentityUnavailable)
@@ -621,42 +606,11 @@ class TestIdentity:
         with faulty(silent) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
             assert "no answer within 1 s" in refused(key, StoreUnavailable, timeout=1)
-        azure_tokens.tokens.cache_clear()
         with faulty(reset) as server:
             own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
             assert "broke off" in refused(key, StoreUnavailable, timeout=20)
-        azure_tokens.tokens.cache_clear()
         own({**azure.environment(), "IDENTITY_ENDPOINT": "http://127.0.0.1:1/token"})
         assert "refuses connections" in refused(key, StoreUnreachable, timeout=20)
-
-    def test_what_a_flow_was_given_is_never_the_identity_that_reads(
-        self,
-        azure: Azure,
-        key: SecretReference,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """As a step that exports a service principal, and a step or block that reads after it."""
-        monkeypatch.setenv("CANARY_SOURCE", CANARY)
-        theirs = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
-        env = dict.fromkeys(theirs, "env://CANARY_SOURCE")
-        with mlauth.activate(Profile.model_validate({"env": env})):
-            assert self.identity(key) == "managed identity (App Service, IDENTITY_ENDPOINT)"
-            azure_tokens.tokens.cache_clear()
-            assert read(key).value.get_secret_value() == CANARY
-        assert azure.directory.requests[-1].path == "/msi/token"
-
-    def test_an_own_service_principal_stays_ours_under_a_flows(
-        self,
-        azure: Azure,
-        key: SecretReference,
-        own: Callable[..., None],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        own(azure.service_principal())
-        monkeypatch.setenv("CANARY_SOURCE", CANARY)
-        env = {"AZURE_CLIENT_SECRET": "env://CANARY_SOURCE"}
-        with mlauth.activate(Profile.model_validate({"env": env})):
-            assert read(key).value.get_secret_value() == CANARY
 
 
 def token(azure: Azure) -> str:
@@ -681,9 +635,7 @@ def test_vaults_of_other_clouds_are_read_with_identities_of_those(
     """By its full host with no variable; by its name where AZURE_AUTHORITY_HOST says the cloud."""
     vault = azure.vault(cloud=cloud)
     vault.put("key", CANARY)
-    for name in azure.environment():
-        monkeypatch.delenv(name)
-    use(monkeypatch, azure.service_principal(cloud=cloud))
+    become(monkeypatch, azure.service_principal(cloud=cloud))
     where = reference(vault)
     if by != "name":
         monkeypatch.delenv("AZURE_AUTHORITY_HOST")
@@ -694,7 +646,7 @@ def test_vaults_of_other_clouds_are_read_with_identities_of_those(
 class TestWriting:
     @pytest.fixture(autouse=True)
     def _writer(self, azure: Azure, _identity: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        use(monkeypatch, azure.environment(azure.writer))
+        become(monkeypatch, azure.environment(azure.writer))
 
     def write(self, where: SecretReference, value: str, *, timeout: float = 20) -> str | None:
         store = SecretStore("azurekv")
@@ -734,7 +686,7 @@ class TestWriting:
     def test_reading_alone_does_not_allow_to_write(
         self, azure: Azure, vault: Vault, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        use(monkeypatch, azure.environment(azure.reader))
+        become(monkeypatch, azure.environment(azure.reader))
         with pytest.raises(SecretDenied, match="Key Vault Secrets Officer") as caught:
             self.write(reference(vault), CANARY)
         assert CANARY not in str(caught.value)
@@ -754,7 +706,7 @@ class TestWriting:
     ) -> None:
         vault.put("key", CANARY)
         identity = azure.identity("get", "set")
-        use(monkeypatch, azure.environment(identity))
+        become(monkeypatch, azure.environment(identity))
         identity.troubles.late(2)
         with pytest.raises(StoreUnavailable, match="was not asked, because no time was left"):
             self.write(reference(vault), "another", timeout=1)
@@ -786,9 +738,7 @@ def test_a_setting_with_which_nothing_can_be_asked_is_said(
     value: str,
     said: str,
 ) -> None:
-    for each in azure.environment():
-        monkeypatch.delenv(each, raising=False)
-    use(monkeypatch, getattr(azure, kind)())
+    become(monkeypatch, getattr(azure, kind)())
     monkeypatch.setenv(name, value)
     assert said in refused(reference(vault), StoreUnreachable)
 

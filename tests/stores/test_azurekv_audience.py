@@ -19,7 +19,7 @@ from mlauth.deadline import Deadline
 from mlauth.errors import StoreError, StoreUnreachable
 from mlauth.resolving import read_all
 from mlauth.testing.stores import CANARY
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.faults import FaultyServer, Reply, answer, faulty
 from tests.support.web import Answer
@@ -195,11 +195,8 @@ class TestTheAuthorityOfAChallenge:
 
     @pytest.fixture
     def principal(self, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        for name in azure.environment():
-            monkeypatch.delenv(name, raising=False)
-
         def be(**other: str) -> None:
-            use(monkeypatch, azure.service_principal() | other)
+            become(monkeypatch, azure.service_principal() | other)
 
         return be
 

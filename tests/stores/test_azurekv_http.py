@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from mlauth.deadline import Deadline
 from mlauth.errors import IdentityUnavailable, StoreError, StoreUnavailable, StoreUnreachable
 from mlauth.resolving import read_all
 from mlauth.testing.stores import CANARY
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.faults import Reply, answer, endless, faulty
 from tests.support.identity import CLOUDS
 from tests.support.web import Answer
@@ -32,17 +33,9 @@ Use = Callable[[Mapping[str, str]], None]
 
 
 @pytest.fixture
-def use(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Use:
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """What replaces the variables of an Azure client by others."""
-    azure_tokens.tokens.cache_clear()
-
-    def replace(environment: Mapping[str, str]) -> None:
-        for name in ("AZURE_CLIENT_SECRET", "MSI_ENDPOINT", *azure.environment()):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-
-    return replace
+    return partial(become, monkeypatch)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from mlauth.errors import InvalidCredentials, InvalidReference, SecretUnusable
 from mlauth.stores import memory
 from mlauth.storing import SecretStore
 from mlauth.systems.zenml.rotation import writable
+from tests.support.distributions import install
 
 STORE = """
 from pydantic import SecretStr
@@ -46,12 +47,9 @@ def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instal
     def put(
         entry: str = "acme = acme_store", *, of: str = "acme-anvils", module: str = STORE
     ) -> None:
-        metadata = tmp_path / of / f"{of.replace('-', '_')}-1.0.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {of}\nVersion: 1.0\n")
-        (metadata / "entry_points.txt").write_text(f"[mlauth.stores]\n{entry}\n")
-        (tmp_path / of / "acme_store.py").write_text(module)
-        monkeypatch.syspath_prepend(tmp_path / of)
+        folder = install(tmp_path / of, "mlauth.stores", entry, of)
+        (folder / "acme_store.py").write_text(module)
+        monkeypatch.syspath_prepend(folder)
         monkeypatch.delitem(sys.modules, "acme_store", raising=False)
         plugins.entries.cache_clear()
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
 import trustme
 
+from mlauth.azure.tokens import tokens
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.identity import CLOUDS, Cloud, Directory, Identity
 from tests.support.key_vault import KeyVaults, Vault
@@ -154,6 +157,19 @@ class Azure:
     ) -> str:
         system = identity if identity or assigned else self.reader
         return self.directory.machine(cloud, system, assigned)
+
+
+_NETWORK = ("REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY")
+
+
+def become(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Exchange whom this process is in Azure, and its way there; no token is remembered."""
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "IDENTITY_", "MSI_")) or name.upper() in _NETWORK:
+            patch.delenv(name)
+    for name, value in environment.items():
+        patch.setenv(name, value)
+    tokens.cache_clear()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,11 @@ _FOREIGN_NAMES = frozenset(
 )
 
 
+def foreign(name: str) -> bool:
+    """Whether a variable is of a system, or leads a program out of its own folder."""
+    return name in _FOREIGN_NAMES or name.startswith(_FOREIGN_PREFIXES)
+
+
 def child_environment(
     folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -37,11 +42,7 @@ def child_environment(
         A new dictionary, for `subprocess` as it is.
     """
     folder = Path(folder).resolve()
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _FOREIGN_NAMES and not name.startswith(_FOREIGN_PREFIXES)
-    }
+    environment = {name: value for name, value in os.environ.items() if not foreign(name)}
     home, temporary = private_folder(folder / "home"), str(private_folder(folder / "tmp"))
     environment.update(
         HOME=str(home),

@@ -14,7 +14,7 @@ from mlauth import Profile, plugins, systems
 from mlauth.cli import main
 from mlauth.errors import InvalidProfile, UnknownSystem
 from mlauth.systems.zenml import ZenMLCredentials
-from tests.support.another_package import install
+from tests.support.distributions import PLUGIN, install
 
 Installs = Callable[..., None]
 
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 @pytest.fixture
 def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installs]:
     def put(entries: str, name: str = "acme-anvils") -> None:
-        monkeypatch.syspath_prepend(install(tmp_path / name, entries, name))
+        folder = install(tmp_path / name, "mlauth.systems", entries, name)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.syspath_prepend(PLUGIN)
         plugins.entries.cache_clear()
 
     yield put
@@ -37,14 +39,14 @@ def test_ours_are_credentials_of_that_name() -> None:
 
 
 def test_another_package_gives_one(installs: Installs) -> None:
-    installs("acme = acme_anvils:AcmeCredentials")
+    installs("acme = acme_mlauth.system:AcmeCredentials")
     assert "acme" in systems.names()
-    assert systems.place("acme") == "acme_anvils:AcmeCredentials"
+    assert systems.place("acme") == "acme_mlauth.system:AcmeCredentials"
     assert systems.load("acme").title == "Acme"
 
 
 def test_another_package_replaces_none_of_ours(installs: Installs) -> None:
-    installs("zenml = acme_anvils:AcmeCredentials")
+    installs("zenml = acme_mlauth.system:AcmeCredentials")
     assert systems.load("zenml") is ZenMLCredentials
     assert list(systems.names()).count("zenml") == 1
 
@@ -53,9 +55,9 @@ def test_another_package_replaces_none_of_ours(installs: Installs) -> None:
     ("place", "said"),
     [
         ("nowhere:Class", "cannot be imported (ModuleNotFoundError of nowhere)"),
-        ("acme_anvils:Class", "cannot be imported (AttributeError)"),
-        ("acme_anvils:SecretStr", "is no mlauth.systems.Credentials"),
-        ("acme_anvils:Credentials", "is the system 'None', under the name of another"),
+        ("acme_mlauth.system:Class", "cannot be imported (AttributeError)"),
+        ("acme_mlauth.system:SecretStr", "is no mlauth.systems.Credentials"),
+        ("acme_mlauth.system:Credentials", "is the system 'None', under the name of another"),
         ("mlauth.systems.zenml:ZenMLCredentials", "is the system 'zenml', under the name of anot"),
         ("no place", "cannot be imported"),
     ],
@@ -72,8 +74,8 @@ def test_a_package_that_is_broken_is_one_line(installs: Installs, place: str, sa
 
 
 def test_two_of_one_name_are_refused(installs: Installs) -> None:
-    installs("acme = acme_anvils:AcmeCredentials")
-    installs("acme = acme_anvils:AcmeCredentials", "acme-rockets")
+    installs("acme = acme_mlauth.system:AcmeCredentials")
+    installs("acme = acme_mlauth.system:AcmeCredentials", "acme-rockets")
     with pytest.raises(UnknownSystem, match=r"in several .* \(acme-anvils and acme-rockets\)"):
         systems.load("acme")
 
@@ -116,7 +118,7 @@ class TestOneThatIsBroken:
 
 def test_another_package_takes_no_part_of_ours(installs: Installs) -> None:
     """`[zenml_admin]` has an administrator's password."""
-    installs("zenml_admin = acme_anvils:AcmeCredentials")
+    installs("zenml_admin = acme_mlauth.system:AcmeCredentials")
     section = {"user": "root", "password": "env://PASSWORD"}
     assert Profile.model_validate({"zenml_admin": section}).parts["zenml_admin"]
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -32,13 +31,15 @@ from mlauth.errors import (
 from mlauth.stores import memory
 from mlauth.systems.zenml.rotation import writable
 from tests.support.accounts import Account
-from tests.support.azure import Azure
+from tests.support.azure import Azure, become
 from tests.support.faults import answer, faulty
 from tests.support.faults import silent as never
 from tests.support.key_vault import Vault
+from tests.support.profiles import write_profile
 from tests.support.reverse_proxy import Proxy, Replaced, Request, proxy
 from tests.support.search import search
 from tests.support.servers import ZenMLServer
+from tests.support.waiting import until
 
 
 @dataclass
@@ -106,10 +107,8 @@ class Setting:
         err: int = subprocess.PIPE,
         **environment: str,
     ) -> subprocess.Popen[str]:
-        lines = ["[profiles.p.zenml]", *(f'{name} = "{it}"' for name, it in self.fields.items())]
-        lines += ["[profiles.p.zenml_admin]"] if self.admin else []
-        lines += [f'{name} = "{it}"' for name, it in (self.admin or {}).items()]
-        (self.folder / "mlauth.toml").write_text("\n".join(lines))
+        admin = {"zenml_admin": self.admin} if self.admin else {}
+        write_profile(self.folder, "p", zenml=self.fields, **admin)
         return subprocess.Popen(
             [sys.executable, "-m", "mlauth.cli", "rotate", "zenml", "--profile", "p", *arguments],
             cwd=self.folder,
@@ -138,12 +137,10 @@ def front(setting: Setting) -> Iterator[Proxy]:
 @pytest.fixture
 def vault(setting: Setting, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
     """A vault with the key, in the profile, and an identity that may write to it."""
-    azure_tokens.tokens.cache_clear()
     vault = azure.vault()
     vault.put("zenml-api-key", setting.account.key)
     setting.fields["api_key"] = f"azurekv://{vault.name}/zenml-api-key"
-    for name, value in azure.environment(azure.identity("get", "set", "update")).items():
-        monkeypatch.setenv(name, value)
+    become(monkeypatch, azure.environment(azure.identity("get", "set", "update")))
     yield vault
     azure_tokens.tokens.cache_clear()
 
@@ -352,8 +349,7 @@ class TestNothingIsRotated:
         monkeypatch: pytest.MonkeyPatch,
         rights: list[str],
     ) -> None:
-        for name, value in azure.environment(azure.identity(*rights)).items():
-            monkeypatch.setenv(name, value)
+        become(monkeypatch, azure.environment(azure.identity(*rights)))
         said = r"cannot be written: .*Secrets Officer.*a custom role needs secrets/update"
         with pytest.raises(SecretDenied, match=said):
             setting.rotate()
@@ -545,9 +541,7 @@ class TestRotatedButNotFinished:
             setting.rotate(timeout=3)
         assert not setting.rotated()
         goes_on.set()
-        end = time.monotonic() + 60
-        while not setting.rotated() and time.monotonic() < end:
-            time.sleep(0.05)
+        until(setting.rotated)
         assert setting.takes(setting.account.key)  # as the error says, the old one works
 
     def test_when_the_server_does_not_take_the_new_key_yet(
@@ -591,8 +585,7 @@ class TestRotatedButNotFinished:
         self, setting: Setting, front: Proxy, vault: Vault
     ) -> None:
         def put() -> None:
-            while len(versions(vault)) < 2:
-                time.sleep(0.01)
+            until(lambda: len(versions(vault)) == 2)
             vault.put("zenml-api-key", "canary-of-somebody")
 
         def watch(request: Request) -> bool:
@@ -664,9 +657,7 @@ def test_a_signal_before_the_rotation_ends_it_at_once(setting: Setting) -> None:
     with faulty(never) as server:
         setting.fields["store_url"] = server.url
         with setting.started() as process:
-            end = time.monotonic() + 60
-            while not server.requests and time.monotonic() < end:
-                time.sleep(0.02)
+            until(lambda: server.requests)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "mlauth: interrupted\n")

@@ -27,6 +27,7 @@ from mlauth.errors import CheckFailed, InvalidComponent
 from mlauth.systems.zenml import isolation
 from tests.support.accounts import LOGIN, Account
 from tests.support.faults import answer, faulty
+from tests.support.profiles import write_profile
 from tests.support.reverse_proxy import Request, proxy
 from tests.support.search import search
 from tests.support.servers import ZenMLServer
@@ -439,16 +440,12 @@ def test_what_a_step_prints_and_logs_is_masked(
 
 
 def profile(folder: Path, account: str, **env: str) -> str:
-    lines = [
-        "[profiles.prod.zenml]",
-        'store_url = "https://zenml.example.com"',
-        'api_key = "file:///run/secrets/zenml/api-key"',
-        f'service_account = "{account}"',
-        "[profiles.prod.env]",
-        *(f'{name} = "{reference}"' for name, reference in env.items()),
-    ]
-    (folder / "mlauth.toml").write_text("\n".join(lines))
-    return str(folder / "mlauth.toml")
+    zenml = {
+        "store_url": "https://zenml.example.com",
+        "api_key": "file:///run/secrets/zenml/api-key",
+        "service_account": account,
+    }
+    return str(write_profile(folder, "prod", zenml=zenml, env=env))
 
 
 def test_the_profiles_other_credentials_are_checked_at_submission(

@@ -14,20 +14,20 @@ from mlauth.report import Stage
 from mlauth.stages import Stages
 from mlauth.systems import Address, Credentials, Exports, Proof
 
-URL, TOKEN = "ACME_URL", "ACME_TOKEN"
+URL, TOKEN, CUSTOMER, PIN = "ACME_URL", "ACME_TOKEN", "ACME_CUSTOMER", "ACME_PIN"
 
 
 class AcmeCredentials(Credentials):
     """Lets a flow order from an Acme shop.
 
-    Sets `ACME_URL` and `ACME_TOKEN`.
+    Sets `ACME_URL` and `ACME_TOKEN`, and `ACME_CUSTOMER` and `ACME_PIN` where they are given.
     """
 
     system: ClassVar[str] = "acme"
     title: ClassVar[str] = "Acme"
     found_in: ClassVar[Mapping[str, str]] = {"url": URL, "token": TOKEN}
     near_misses: ClassVar[Mapping[str, str]] = {"ACME_HOST": URL, "ACME_API_TOKEN": TOKEN}
-    owned: ClassVar[tuple[str, ...]] = (URL, TOKEN)
+    owned: ClassVar[tuple[str, ...]] = (URL, TOKEN, CUSTOMER, PIN)
 
     url: Address = Field(
         title="URL", description="The shop, https://….", examples=["https://acme.example.com"]
@@ -37,10 +37,16 @@ class AcmeCredentials(Credentials):
         description="Where the account's token lives.",
         examples=["acmevault://flows/shop-token"],
     )
+    customer: int | None = Field(
+        default=None, title="Customer", description="For whom the flow orders.", gt=0
+    )
+    pin: SecretReference | None = Field(
+        default=None, title="PIN", description="Where the PIN for large orders lives."
+    )
 
     def well_formed(self, field: str, value: SecretStr) -> str | None:
         """See `Credentials.well_formed`."""
-        if value.get_secret_value().startswith("acme_"):
+        if field != "token" or value.get_secret_value().startswith("acme_"):
             return None
         return "is no token of Acme: those start with acme_; store the whole token there"
 
@@ -67,4 +73,6 @@ class AcmeCredentials(Credentials):
 
     def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
         """Return what Acme's client reads; see `Credentials.exports`."""
-        return Exports({TOKEN: values["token"]}, {URL: self.url})
+        secrets = {TOKEN: values["token"]} | ({PIN: values["pin"]} if "pin" in values else {})
+        customer = {CUSTOMER: str(self.customer)} if self.customer else {}
+        return Exports(secrets, {URL: self.url, **customer})
