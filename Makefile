@@ -17,7 +17,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 LOCK := requirements/lock.txt
-MATRIX := $(wildcard requirements/matrix/*.in)
+ENVIRONMENTS := $(wildcard requirements/matrix/*.in requirements/clients/*.in)
 COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile $(ARGS) --quiet \
   --universal --python-version 3.10 --generate-hashes --no-strip-extras \
   --no-emit-index-url --no-emit-find-links --no-annotate
@@ -26,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := $(BIN)/uv pip
 INTO := --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-load test-browser test-matrix test-smoke docs check bench lock clean
+.PHONY: help demo test test-load test-browser test-matrix test-smoke test-clients docs check bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -49,6 +49,9 @@ test-matrix: $(VENV)/.installed ## the tests with other versions of Prefect, Zen
 test-smoke: $(VENV)/.installed ## the part of test-matrix with one Python
 	@$(BIN)/python -m pytest -m matrix -k "not pair" $(ARGS)
 
+test-clients: $(VENV)/.installed ## the tests with real clients, each in its own environment
+	@$(BIN)/python -m pytest -m clients $(ARGS)
+
 docs: $(VENV)/.installed ## write the generated parts: docs/failures.md, docs/versions.md, tables of fields, stubs
 	@MLAUTH_WRITE_DOCS=1 $(BIN)/python -m pytest tests/faults/test_document.py tests/versions/test_page.py tests/prefect_mlauth/test_forms.py
 
@@ -65,11 +68,11 @@ bench: $(VENV)/.installed ## measure the time of an activation, and compare it w
 lock: $(VENV)/.uv ## write requirements/ again (ARGS=--upgrade takes the newest versions)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev -o $(LOCK)
-	@for pins in $(MATRIX:.in=); do echo $$pins; $(COMPILE) pyproject.toml $$pins.in -o $$pins.txt; done
-	@if grep -nE '://|^-|@' requirements/uv.txt $(LOCK) $(MATRIX:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
+	@for pins in $(ENVIRONMENTS:.in=); do echo $$pins; $(COMPILE) pyproject.toml $$pins.in -o $$pins.txt; done
+	@if grep -nE '://|^-|@' requirements/uv.txt $(LOCK) $(ENVIRONMENTS:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
 
 clean: ## remove the files that make and the tests made
-	rm -rf $(VENV) .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-clients .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python with a right version and a working venv module makes the virtual environment.

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.accounts import Account, new_account
+from tests.support.environments import build_wheel
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer, child_environment
-from tests.versions.environments import HERE, Installed, build_wheel, find_python, install
-from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, Environment
+from tests.versions.environments import HERE, Installed, find_python, install
+from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, ROOT, Environment
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from tests.prefect_mlauth.conftest import Project, digest, export_secrets, zenml
 from tests.prefect_mlauth.ways import WAYS
 from tests.support.accounts import Account, new_account
 from tests.support.azure import Azure
+from tests.support.profiles import write_profile
 from tests.support.search import search
 from tests.support.servers import PrefectServer, ProcessWorker, ZenMLServer
 from tests.versions.environments import Installed
@@ -59,13 +60,7 @@ class Place:
         fields = {"store_url": server.url, "api_key": account.reference, **more}
         fields["service_account"] = account.name
         admin = {"user": server.admin_name, "password": f"file://{self.folder}/password"}
-        lines = [
-            "[profiles.prod.zenml]",
-            *(f'{name} = "{value}"' for name, value in fields.items()),
-        ]
-        lines += ["[profiles.prod.zenml_admin]"]
-        lines += [f'{name} = "{value}"' for name, value in admin.items()]
-        (self.folder / "mlauth.toml").write_text("\n".join(lines))
+        write_profile(self.folder, "prod", zenml=fields, zenml_admin=admin)
 
 
 def capability(name: str) -> pytest.MarkDecorator:

@@ -1,4 +1,4 @@
-"""A system and a store of another distribution (tests/plugin), installed where ours is.
+"""A system and a store of another distribution (tests/plugin), installed beside ours.
 
 They are there by their entry points: no line of mlauth knows them.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +19,13 @@ import pytest
 from mlauth.testing.web import serve
 from tests.plugin.tests.stand_ins import WORKER, Vault, shop
 from tests.prefect_mlauth.conftest import Project, digest
+from tests.support.environments import ROOT, Installed
+from tests.support.profiles import write_profile
 from tests.support.servers import PrefectServer, ProcessWorker, child_environment
 from tests.support.session import untraced
 
-ROOT = Path(__file__).parent.parent
-PLUGIN = Path(__file__).parent / "plugin"
+pytestmark = pytest.mark.clients
+PLUGIN = ROOT / "tests" / "plugin"
 TOKEN = "acme_canary-of-the-flow"
 FLOW = """
 import hashlib, os
@@ -74,25 +74,15 @@ class Acme:
         assert WORKER not in said
         return done.returncode, said
 
-    def profile(self, more: str = "") -> None:
-        (self.folder / "mlauth.toml").write_text(
-            f'[profiles.prod.acme]\nurl = "{self.shop}"\ntoken = "acmevault://flows/token"\n{more}'
-        )
+    def profile(self, token: str = "acmevault://flows/token", **env: str) -> None:
+        acme = {"url": self.shop, "token": token}
+        write_profile(self.folder, "prod", acme=acme, **({"env": env} if env else {}))
 
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of an environment that has all of this one, and the plugin, which this one does not get."""
-    folder = tmp_path_factory.mktemp("acme")
-    made = str(folder / "bin" / "python")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    here = sysconfig.get_path("purelib")
-    (packages / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", made, "install"]
-    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, *options, str(PLUGIN)], check=True, cwd="/")
-    return made
+def python(client: Callable[..., Installed]) -> str:
+    """Of an environment with mlauth, Prefect and the plugin."""
+    return client("plugin", ROOT, PLUGIN).python
 
 
 @pytest.fixture
@@ -106,11 +96,10 @@ def acme(python: str, tmp_path: Path) -> Iterator[Acme]:
         yield Acme(python, shop_url, worker, tmp_path)
 
 
-@pytest.mark.load
 def test_its_own_tests_run_the_suites_that_ours_run(acme: Acme) -> None:
     shutil.copytree(PLUGIN / "tests", acme.folder / "tests")
     (acme.folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    done = acme.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests")
+    done = acme.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
 
@@ -123,9 +112,7 @@ def test_its_section_of_a_profile_is_checked(acme: Acme) -> None:
 
 
 def test_a_literal_in_its_section_is_refused_by_its_name(acme: Acme) -> None:
-    (acme.folder / "mlauth.toml").write_text(
-        f'[profiles.prod.acme]\nurl = "{acme.shop}"\ntoken = "{TOKEN}"\n'
-    )
+    acme.profile(TOKEN)
     code, said = acme.mlauth("check", "--profile", "prod")
     assert code == 2
     assert "profiles.prod.acme.token" in said
@@ -133,7 +120,7 @@ def test_a_literal_in_its_section_is_refused_by_its_name(acme: Acme) -> None:
 
 
 def test_another_value_for_a_variable_of_its_own_is_refused(acme: Acme) -> None:
-    acme.profile('[profiles.prod.env]\nACME_TOKEN = "env://ANOTHER"\n')
+    acme.profile(ACME_TOKEN="env://ANOTHER")
     code, said = acme.mlauth("exec", "-p", "prod", "--", "true", ANOTHER="another-canary")
     assert code == 125
     assert "ACME_TOKEN" in said
@@ -202,7 +189,6 @@ def worker(
         yield worker
 
 
-@pytest.mark.load
 @pytest.mark.parametrize("way", ["worker", "execute"])
 def test_its_step_gives_a_flow_its_variables_and_masks_them(
     acme: Acme, worker: ProcessWorker, prefect_server: PrefectServer, way: str
