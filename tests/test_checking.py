@@ -22,7 +22,7 @@ import mlauth
 from mlauth import CheckReport, Profile, Stage, Status, ZenMLCredentials
 from mlauth.stores import memory
 from tests.support.accounts import Account
-from tests.support.faults import FaultyServer, answer, faulty, silent
+from tests.support.faults import FaultyServer, answer, faulty
 from tests.support.servers import ZenMLServer
 from tests.support.zenml_keys import api_key
 
@@ -142,66 +142,8 @@ def test_a_secret_that_is_not_there(account: Account) -> None:
     assert "is the secret mounted?" in failed(mlauth.check(credentials(account)), Stage.RESOLVED)
 
 
-def test_an_address_that_is_no_zenml_server(account: Account) -> None:
-    page = answer(200, b"<html>canary sign in</html>", content_type="text/html")
-    with faulty(page) as server:
-        report = mlauth.check(credentials(account, store_url=server.url))
-        assert not any(account.key.encode() in request for request in server.requests)
-    detail = failed(report, Stage.REACHABLE)
-    assert "is not a ZenML server: /api/v1/info answers 200 with text/html" in detail
-    assert "is a proxy's login page in the way" in detail
-
-
-def test_a_server_that_is_busy_is_unknown(account: Account) -> None:
-    with faulty(answer(503)) as server:
-        report = mlauth.check(credentials(account, store_url=server.url), timeout=2)
-    assert "HTTP 503" in failed(report, Stage.REACHABLE, Status.UNKNOWN)
-
-
-def test_a_server_that_is_silent_is_unknown_inside_the_deadline(account: Account) -> None:
-    with faulty(silent) as server:
-        report = mlauth.check(credentials(account, store_url=server.url), timeout=1)
-    assert "no answer within 1 s" in failed(report, Stage.REACHABLE, Status.UNKNOWN)
-    assert report.results[-1].seconds < 3
-
-
 INFO = answer(200, b'{"version": "0.98.0"}')
 LOGGED_IN = answer(200, b'{"access_token": "canary.token", "expires_in": null}')
-
-
-@pytest.mark.parametrize(
-    ("replies", "stage", "said"),
-    [
-        ([answer(200, b'{"version": 3}')], Stage.REACHABLE, "is not a ZenML server"),
-        ([answer(404)], Stage.REACHABLE, "/api/v1/info answers 404"),
-        ([INFO, answer(200, b"{}")], Stage.AUTHENTICATED, "/api/v1/login answers 200"),
-        ([INFO, answer(200, b'"canary"')], Stage.AUTHENTICATED, "/api/v1/login answers 200"),
-        (
-            [INFO, answer(200, b'{"access_token": "canary\\nX-Evil: 1"}')],
-            Stage.AUTHENTICATED,
-            "/api/v1/login answers 200",
-        ),
-        ([INFO, answer(400, b'{"detail":"canary"}')], Stage.AUTHENTICATED, "answers 400"),
-        (
-            [INFO, answer(401, b'{"detail": "canary"}')],
-            Stage.AUTHENTICATED,
-            "refuses the credential (HTTP 401): is it of this server?",
-        ),
-        (
-            [INFO, answer(403, b"<html>canary")],
-            Stage.AUTHENTICATED,
-            "refuses the credential (HTTP 403)",
-        ),
-        ([INFO, LOGGED_IN, answer(200, b"[]")], Stage.AUTHENTICATED, "/current-user answers 200"),
-        ([INFO, LOGGED_IN, answer(401)], Stage.AUTHENTICATED, "refuses the credential"),
-    ],
-)
-def test_strange_answers_fail_in_one_line(
-    account: Account, replies: list[object], stage: Stage, said: str
-) -> None:
-    with faulty(*replies) as server:  # type: ignore[arg-type]
-        report = mlauth.check(credentials(account, store_url=server.url))
-    assert said in failed(report, stage)
 
 
 USER = b'{"name": "flows", "body": {"is_service_account": true}}'
@@ -252,31 +194,11 @@ def test_a_token_that_expires_is_said_with_its_end(account: Account) -> None:
     assert report.systems[0].facts["expires_at"].endswith("+00:00")
 
 
-@pytest.mark.parametrize(
-    ("stacks", "said"),
-    [(answer(403), "may not see stacks"), (answer(200, b'{"items": 3}'), "/stacks answers 200")],
-)
-def test_an_account_that_may_not_look_names_up(account: Account, stacks: object, said: str) -> None:
-    with faulty(INFO, LOGGED_IN, answer(200, USER), stacks) as server:  # type: ignore[arg-type]
-        report = mlauth.check(credentials(account, store_url=server.url, stack="prod"))
-    assert said in failed(report, Stage.AUTHORIZED)
-
-
 def test_versions_that_differ_are_a_warning(account: Account) -> None:
     with faulty(answer(200, b'{"version": "0.55.0"}'), LOGGED_IN, answer(200, USER)) as server:
         report = mlauth.check(credentials(account, store_url=server.url))
     assert report.status is Status.PASSED
     assert report.warnings[0].startswith("the server is ZenML 0.55.0 and the client ")
-
-
-def test_a_key_of_zenml_pro_is_for_zenml_pro(account: Account) -> None:
-    account.file.write_text("ZENPROKEY_canary")
-    detail = failed(mlauth.check(credentials(account)), Stage.COMPATIBLE)
-    assert "use a key of a service account of this server" in detail
-    pro = answer(200, b'{"version": "0.98.0", "pro_api_url": "https://cloudapi.zenml.io"}')
-    with faulty(pro) as server:
-        report = mlauth.check(credentials(account, store_url=server.url))
-    assert "exchanged at ZenML Pro's own API" in failed(report, Stage.COMPATIBLE, Status.UNKNOWN)
 
 
 @pytest.mark.load

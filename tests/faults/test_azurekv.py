@@ -182,6 +182,12 @@ OF_VAULT = [
         b"tea",
         ends="SecretUnusable",
     ),
+    _odd(
+        "VAULT answers HTTP STATUS (no code): is it a Key Vault, and is nothing in the way?",
+        403,  # of a proxy
+        b"<html>blocked</html>",
+        ends="SecretUnusable",
+    ),
 ]
 
 
@@ -278,13 +284,22 @@ OF_IDENTITY = [
         _endpoint,
         Answer(400, {"message": CANARY}),
     ),
-    OfIdentity(
-        "identity's endpoint",
-        UNAVAILABLE,
-        "WHO: the answer (HTTP STATUS) is not from the endpoint of an identity: is the variable "
-        "right, and no proxy in the way?",
-        _endpoint,
-        Answer(200, b"<html>"),
+    *(
+        OfIdentity(
+            "identity's endpoint",
+            UNAVAILABLE,
+            "WHO: the answer (HTTP STATUS) is not from the endpoint of an identity: is the "
+            "variable right, and no proxy in the way?",
+            _endpoint,
+            Answer(200, said),
+        )
+        for said in (
+            b"<html>",
+            *(
+                {"access_token": token, "expires_on": "9999999999", "resource": "?"}
+                for token in (12345, ["a", "token"], "a\r\nX-Header: b", "tökén")
+            ),
+        )
     ),
     OfIdentity(
         "Microsoft Entra",
@@ -391,6 +406,8 @@ def test_an_answer_of_a_vault_is_one_line_that_says_what_it_means(
     reference = f"azurekv://{vault.host}/{row.tail}"
     timeout = SECONDS if row.prepare is _hangs else 30
     assert refused(reference, vault.host, timeout) == (row.ends, row.line)
+    if row.ends != "StoreUnavailable":  # what is certain is not asked for again
+        assert len(vault.requests) <= 3
 
 
 @pytest.mark.parametrize("row", OF_IDENTITY, ids=lambda row: row.what)
@@ -403,6 +420,7 @@ def test_an_identity_that_gets_no_token_is_one_line(
     if row.said is not ANSWERS:
         who.troubles.say(row.said, 9)
     assert refused("azurekv://acme-prod/key", azure.vault("acme-prod").host) == (row.ends, row.line)
+    assert len(who.requests) <= 1
 
 
 CHALLENGE = answer(

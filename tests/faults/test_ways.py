@@ -31,7 +31,6 @@ from tests.support.faults import FaultyServer, Reply, answer, drip, faulty
 from tests.support.zenml_keys import api_key
 
 KEY = api_key("canary-key")
-SECONDS = 2
 TOO_LATE = Row(
     "no whole answer",
     "unknown",
@@ -56,6 +55,7 @@ class Case:
         raised: what an activation raises; None where it goes on with a warning.
         reply: the server's, which is URL, or HOST, in the line and the file.
         profile: the file.
+        seconds: the time limit.
     """
 
     code: int
@@ -63,6 +63,7 @@ class Case:
     raised: type[MLAuthError] | None
     reply: Reply = RIGHT
     profile: str = ZENML
+    seconds: int = 30
 
 
 CASES = {
@@ -80,7 +81,7 @@ CASES = {
         None,
         answer(501),
     ),
-    "a service's that drips": Case(3, f"zenml, reachable: {TOO_LATE.line}", None, drip),
+    "a service's that drips": Case(3, f"zenml, reachable: {TOO_LATE.line}", None, drip, seconds=3),
     "a store's, failed": Case(
         1,
         "env, resolved: file:///nowhere cannot be read: there is no such file; is the secret "
@@ -120,14 +121,16 @@ def case(
     found = CASES[request.param]
     memory.put("key", KEY)
     monkeypatch.chdir(clean_environment)
-    monkeypatch.setenv("MLAUTH_TIMEOUT", str(SECONDS))
+    monkeypatch.setenv("MLAUTH_TIMEOUT", str(found.seconds))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
     with faulty(found.reply) as server:
         host = f"127.0.0.1:{server.port}"
         Path("mlauth.toml").write_text(
             found.profile.replace("URL", server.url).replace("HOST", host)
         )
         line = found.line.replace("URL", server.url, 1).replace("HOST", host)
-        yield replace(found, line=line.replace("N s", f"{SECONDS} s"))
+        yield replace(found, line=line.replace("N s", f"{found.seconds} s"))
 
 
 def test_the_command_line_ends_with_its_code_and_the_line(case: Case) -> None:
@@ -150,12 +153,12 @@ def test_an_activation_raises_or_goes_on_with_a_warning(
     before = dict(os.environ)
     what = case.line.partition(", resolved: ")[2] or case.line  # a store's errors name no system
     if case.raised is not None:
-        with pytest.raises(case.raised) as caught, mlauth.activate("p", timeout=SECONDS):
+        with pytest.raises(case.raised) as caught, mlauth.activate("p", timeout=case.seconds):
             pass
         assert (type(caught.value), str(caught.value)) == (case.raised, what)
     else:
         warning = f"not proven: {what}; going on all the same"
-        with mlauth.activate("p", timeout=SECONDS) as activation:
+        with mlauth.activate("p", timeout=case.seconds) as activation:
             assert activation.warnings == (warning,)
             assert dict(os.environ) != before
         assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [warning]

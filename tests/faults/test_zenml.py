@@ -30,7 +30,7 @@ class Answered(Row):
     """Answers of a server.
 
     Attributes:
-        replies: the first ones, in order; the last one is repeated.
+        replies: in order; the last one is repeated.
         key: what is in the store.
         fields: more of the credentials.
     """
@@ -45,9 +45,9 @@ def _refused(line: str, said: str) -> Answered:
     return Answered("login", "failed", line, (INFO, answer(401, body.encode())))
 
 
-def _account(line: str, user: str, *replies: Reply, **fields: str) -> Answered:
+def _account(line: str, user: str, *replies: Reply, shown: bool = True, **fields: str) -> Answered:
     said = (INFO, TOKEN, answer(200, user.encode()), *replies)
-    return Answered("account", "failed", line, said, fields=fields)
+    return Answered("account", "failed", line, said, fields=fields, shown=shown)
 
 
 def _key(line: str, value: str, *, shown: bool = True) -> Answered:
@@ -90,12 +90,20 @@ ANSWERS = [
         "URL refuses the credential (HTTP STATUS): is it of this server?",
         (INFO, answer(403, b"<html>canary", content_type="text/html")),
     ),
-    Answered(
-        "login",
-        "failed",
-        "URL/api/v1/login answers STATUS with TYPE, not what a ZenML server says: is a proxy in "
-        "the way?",
-        (INFO, answer(200, b'{"access_token": ["canary"')),
+    *(
+        Answered(
+            "login",
+            "failed",
+            "URL/api/v1/login answers STATUS with TYPE, not what a ZenML server says: is a proxy "
+            "in the way?",
+            (INFO, reply),
+        )
+        for reply in (
+            answer(200, b'{"access_token": ["canary"'),
+            answer(200, b'"canary"'),
+            answer(200, b'{"access_token": "canary\\nX-Evil: 1"}'),
+            answer(400),
+        )
     ),
     Answered(
         "token",
@@ -126,6 +134,14 @@ ANSWERS = [
         "service account 'flows' may not see stacks: give it a role for that",
         FLOWS,
         answer(403),
+        stack="one",
+    ),
+    _account(
+        "URL/api/v1/stacks answers STATUS with TYPE, not what a ZenML server says: is a proxy in "
+        "the way?",
+        FLOWS,
+        answer(200, b'{"items": 3}'),
+        shown=False,
         stack="one",
     ),
     _account(
@@ -231,6 +247,8 @@ def test_an_answer_is_one_line_that_says_what_it_means(row: Answered) -> None:
         fields = {"store_url": server.url, "api_key": "memory://key", **row.fields}
         report = mlauth.check(ZenMLCredentials.of("test", fields))
         assert bool(server.requests) is bool(row.replies)
+        sent = any(KEY[:40].encode() in request for request in server.requests)
+        assert sent is (len(row.replies) > 1)  # not to what is no ZenML server
     status, line = _only(report)
     line = line.replace(server.url, "URL").replace("memory://key", "REFERENCE")
     line = re.sub(r"answers \d+ with [a-z/]+", "answers STATUS with TYPE", line)

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from pydantic import SecretBytes, SecretStr
 
 from mlauth.deadline import Deadline
-from mlauth.errors import DeadlineExceeded
 from mlauth.net.faults import Fault, FaultError
 from mlauth.net.http import Answer, Basic, Bearer, Service
 from mlauth.net.route import Client, ca_problem, is_loopback, netrc_problem, proxy_to
@@ -33,10 +32,8 @@ from tests.support.faults import (
     FaultyServer,
     Reply,
     answer,
-    drip,
     endless,
     faulty,
-    late,
     reset,
     silent,
 )
@@ -60,12 +57,9 @@ def ca(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def tls(authority: trustme.CA, *names: str, expired: bool = False) -> ssl.SSLContext:
-    day = dt.timedelta(days=1)
-    now = dt.datetime.now(dt.timezone.utc)
-    issued = {"not_before": now - 3 * day, "not_after": now - day} if expired else {}
+def tls(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names, **issued).configure_cert(context)  # type: ignore[arg-type]
+    authority.issue_cert(*names).configure_cert(context)
     return context
 
 
@@ -197,44 +191,16 @@ def test_no_path_leads_to_another_origin(path: str) -> None:
         assert other.requests == []
 
 
-def test_a_host_that_does_not_exist_fails_or_is_unknown_if_dns_does_not_say() -> None:
-    line = fault("https://host.invalid").line
-    assert "host.invalid" in line
-    assert "name" in line or "no host" in line
-
-
-def test_a_refused_connection_is_retried_and_then_fails() -> None:
-    with faulty(silent) as server:
-        url = server.url
-    assert "refuses connections: is the service up, and the port right?" in refusal(FAILED, url)
-
-
-@pytest.mark.parametrize("fault", [silent, drip, late(60, answer(200))])
-def test_a_service_that_is_too_slow_is_unknown_inside_the_deadline(fault: object) -> None:
-    with (
-        faulty(fault) as server,  # type: ignore[arg-type]
-        pytest.raises(DeadlineExceeded, match=r"no answer within 1.5 s"),
-    ):
-        raise DeadlineExceeded(refusal(UNKNOWN, server.url))  # as the deadline raises, if it hangs
-
-
-def test_a_connection_that_breaks_off_is_unknown_and_retried() -> None:
-    with faulty(reset) as server:
-        assert "broke off" in refusal(UNKNOWN, server.url)
-        assert len(server.requests) > 1
+def test_a_connection_that_breaks_off_is_retried() -> None:
     with faulty(reset, answer(200)) as server:
         assert ask(server.url).status == 200
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 507, 520, 530, 599, 999])
-def test_a_fault_that_may_pass_is_retried_and_then_unknown(status: int) -> None:
-    with faulty(answer(status, b"canary-body")) as server:
-        message = refusal(UNKNOWN, server.url)
-        assert f"(HTTP {status})" in message
-        assert "the credential may be fine" in message
-        assert "canary" not in message
+def test_a_fault_that_may_pass_is_retried() -> None:
+    with faulty(answer(503)) as server:
+        assert "(HTTP 503)" in refusal(UNKNOWN, server.url)
         assert 1 < len(server.requests) <= 5
-    with faulty(answer(status), answer(status), answer(200)) as server:
+    with faulty(answer(408), answer(503), answer(200)) as server:
         assert ask(server.url, limit=20).status == 200
         assert len(server.requests) == 3
 
@@ -297,11 +263,6 @@ def test_a_new_place_on_the_same_origin_is_said_and_not_followed(there: str) -> 
         assert "redirects (307)" in found.line
         assert found.location == "/new/login"
         assert len(server.requests) == 1
-
-
-def test_a_huge_answer_is_not_read_to_its_end() -> None:
-    with faulty(endless) as server:
-        assert "more than 1 MiB" in refusal(FAILED, server.url)
 
 
 def test_no_compression_is_asked_for_and_none_is_taken() -> None:
@@ -421,20 +382,6 @@ def test_trust_is_that_of_requests(
                     "not trusted here: give the CA as ca_bundle (ACME's client does not read "
                     "SSL_CERT_FILE)"
                 )
-
-
-def test_what_is_wrong_with_a_certificate_is_told_apart(authority: trustme.CA, ca: str) -> None:
-    with faulty(answer(200), tls=tls(authority, "127.0.0.1", expired=True)) as server:
-        assert "has expired: renew it" in refusal(FAILED, server.url, ca)
-        assert server.requests == []
-    with faulty(answer(200), tls=tls(authority, "other.example")) as server:
-        assert "is for another name" in refusal(FAILED, server.url, ca)
-    with faulty(answer(200), tls=tls(trustme.CA(), "127.0.0.1")) as server:
-        message = refusal(FAILED, server.url, ca)
-        assert "from a CA that is not trusted here: give the CA as ca_bundle" in message
-    with faulty(answer(400)) as server:
-        url = server.url.replace("http:", "https:")
-        assert "does not speak TLS on this port" in refusal(FAILED, url)
 
 
 def test_a_ca_bundle_that_cannot_be_used_says_so(tmp_path: Path, ca: str) -> None:

@@ -30,7 +30,6 @@ from mlauth.errors import (
     InvalidReference,
     ResolutionError,
     SecretDenied,
-    SecretNotFound,
     SecretUnusable,
     StoreError,
     StoreUnavailable,
@@ -46,7 +45,6 @@ from tests.support.azure import Azure, become
 from tests.support.faults import answer, faulty, reset, silent
 from tests.support.identity import CLOUDS
 from tests.support.key_vault import Vault
-from tests.support.web import Answer
 
 DAY = 24 * 3600
 NOW = int(time.time())
@@ -200,15 +198,6 @@ def test_a_version_is_said_and_can_be_pinned(vault: Vault) -> None:
     assert (pinned.value.get_secret_value(), pinned.version) == (f"{CANARY}-1", first)
 
 
-def test_what_is_missing_deleted_or_a_version_that_never_was_is_told_apart(vault: Vault) -> None:
-    vault.put("key", CANARY)
-    assert "no such secret" in refused(reference(vault, "other"), SecretNotFound)
-    assert "no such version" in refused(reference(vault, version="0" * 32), SecretNotFound)
-    vault.delete("key")
-    said = refused(reference(vault), SecretNotFound)
-    assert "it was deleted, and can be recovered until 20" in said
-
-
 def test_disabled_secrets_are_said_with_how_to_pin(vault: Vault) -> None:
     first = vault.put("key", CANARY)
     second = vault.put("key", CANARY, enabled=False)
@@ -217,22 +206,6 @@ def test_disabled_secrets_are_said_with_how_to_pin(vault: Vault) -> None:
     assert "pin an older one that is enabled: ?version=" in said
     assert read(reference(vault, version=first)).version == first
     assert "this version is disabled" in refused(reference(vault, version=second), SecretUnusable)
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("ForbiddenByRbac", "assign 'Key Vault Secrets User'"),
-        ("AccessDenied", "add the secret permission Get"),
-        ("ForbiddenByFirewall", "the vault's firewall does not let this address in"),
-        ("ForbiddenByConnection", "over its private endpoint"),
-        ("ForbiddenByPolicy", "a policy of the vault forbids it"),
-    ],
-)
-def test_every_kind_of_403_says_what_to_do(vault: Vault, kind: str, said: str) -> None:
-    vault.put("key", CANARY)
-    vault.deny(kind)
-    assert said in refused(reference(vault), SecretDenied)
 
 
 @pytest.mark.parametrize(
@@ -269,63 +242,12 @@ def test_a_throttled_vault_is_asked_again_when_it_says(vault: Vault) -> None:
     assert [request.status for request in vault.requests] == [429, 429, 401, 200]
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_vault_that_goes_on_failing_is_unknown_inside_the_deadline(
-    vault: Vault, status: int
-) -> None:
-    vault.put("key", CANARY)
-    if status == 429:
-        vault.throttle(1000, retry_after=3600)
-    else:
-        vault.fail(status, 1000)
-    start = time.monotonic()
-    said = refused(reference(vault), StoreUnavailable, timeout=2)
-    assert f"HTTP {status}" in said
-    assert time.monotonic() - start < 4
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (Answer(200, b"<html>log in</html>"), "not as a Key Vault does"),
-        (Answer(302, None, {"Location": "https://login.example.com/"}), "redirects (302)"),
-        (Answer(418, b"tea"), "answers HTTP 418 (no code)"),
-        (Answer(403, b"<html>blocked</html>"), "answers HTTP 403 (no code): is it a Key Vault"),
-        (Answer(401, b"<html>log in</html>"), "answers HTTP 401 (no code): is it a Key Vault"),
-    ],
-)
-def test_what_is_no_key_vault_is_said(
-    vault: Vault, answer: Answer, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    vault.put("key", CANARY)
-    vault.troubles.say(answer, 100)
-    start = time.monotonic()
-    with pytest.raises(StoreError) as caught:
-        read(reference(vault))
-    assert said in str(caught.value)
-    assert [each for each in caplog.records if each.levelname != "INFO"] == []
-    assert not isinstance(caught.value, StoreUnavailable)
-    assert time.monotonic() - start < 5
-
-
 def test_a_vault_that_does_not_exist_is_said(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     where = SecretReference.parse("azurekv://no-such-vault.invalid/key")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, ".invalid")
     said = refused(where, StoreUnreachable, timeout=10)
     assert "there is no host of that name (no-such-vault.invalid)" in said
-
-
-def test_a_vault_that_never_answers_ends_with_the_deadline() -> None:
-    with faulty(silent) as server:
-        where = SecretReference.parse(f"azurekv://127.0.0.1:{server.port}/key")
-        assert "gave no answer in time" in refused(where, StoreUnavailable, timeout=1)
-
-
-def test_a_ca_that_is_not_trusted_is_said(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    vault.put("key", CANARY)
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-    assert "name the CA in REQUESTS_CA_BUNDLE" in refused(reference(vault), StoreUnreachable)
 
 
 def test_a_host_that_asks_for_a_token_of_another_service_gets_none(
@@ -577,16 +499,6 @@ class TestIdentity:
                 thread.join(30)
                 assert not thread.is_alive()
         assert len((tmp_path / "asked").read_text().splitlines()) <= 3  # each takes a second
-
-    @pytest.mark.parametrize("given", [12345, ["a", "token"], "a\r\nX-Header: b", "tökén"])
-    def test_what_is_no_token_is_said_of_the_endpoint_not_of_the_vault(
-        self, azure: Azure, key: SecretReference, own: Callable[..., None], given: object
-    ) -> None:
-        body = {"access_token": given, "expires_on": "9999999999", "resource": "?"}
-        with faulty(answer(200, json.dumps(body).encode())) as server:
-            own({**azure.environment(), "IDENTITY_ENDPOINT": f"{server.url}/token"})
-            said = refused(key, IdentityUnavailable)
-        assert "the answer (HTTP 200) is not from the endpoint of an identity" in said
 
     def test_a_throttled_identity_endpoint_is_asked_again(
         self, azure: Azure, key: SecretReference, own: Callable[..., None]

@@ -222,7 +222,7 @@ class TestAtEachPlaceThatAnswers:
 
         return say
 
-    @pytest.mark.parametrize("status", [408, 500, 507, 520, 530, 599])
+    @pytest.mark.parametrize("status", [408, 530])
     def test_every_status_from_500_is_unknown_and_tried_again(
         self, say: Callable[..., str], status: int
     ) -> None:

@@ -127,5 +127,5 @@ def test_a_fault_of_the_network_ends_the_check_as_everywhere(
     reply: Reply, ends: str, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with client((reply,), {}) as url:
-        said = checked(ends, caplog, 2)
-    assert said == f"zenml, reachable: {url}{line.replace('N s', '2 s')}"
+        said = checked(ends, caplog, 3)
+    assert said == f"zenml, reachable: {url}{line.replace('N s', '3 s')}"
