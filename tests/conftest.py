@@ -32,17 +32,19 @@ ASK = pytest.StashKey[Ask]()
 SERVERS = pytest.StashKey[Servers]()
 DESK = pytest.StashKey[Desk]()
 
-# What else the machine does fails no test; pytest-timeout ends one that hangs.
+# Hypothesis would fail slow examples. A busy machine may be slow, and pytest-timeout ends a test
+# that hangs.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# A shell's background job ignores Ctrl-C, and hands that on: tests that send one need it back.
+# A background job of a shell ignores Ctrl-C, and child processes inherit that. Tests that send
+# Ctrl-C need the default handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have servers in this process, or ask the one that started it for them."""
+    """Start servers in this process, or ask the controller of pytest-xdist for them."""
     given = getattr(config, "workerinput", None)
     if given is None:
         config.stash[SERVERS] = servers = Servers(load=config.option.markexpr == "load")
@@ -53,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a process that pytest-xdist starts where to ask."""
+    """Tell a process that pytest-xdist starts the address of the controller."""
     stash = node.config.stash
     if DESK not in stash:
         watch_signals()  # its thread cannot
@@ -94,9 +96,9 @@ def prefect_server(ask: Ask) -> PrefectServer:
 
 @pytest.fixture(scope="session")
 def process_worker(ask: Ask, prefect_server: PrefectServer, worker_id: str) -> ProcessWorker:
-    """A process worker; a test of what a run leaves in it starts its own.
+    """A process worker. A test of what a run leaves in a worker starts its own.
 
-    One for each process that runs tests: its log and its folder show one run after another.
+    Each process that runs tests has one, so that its log and folder show one run after another.
     """
     folder = ask("worker", worker_id)
     return ProcessWorker(folder, prefect_server, pool=folder.name)
@@ -110,7 +112,7 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azure]:
 
 
 def unguard_output() -> None:
-    """Let this process write as it is, so that what a test finds there is not masked meanwhile."""
+    """Stop masking the output of this process, so that a test sees it unmasked."""
     streams: list[Any] = [sys.stdout, sys.stderr]
     for stream in streams:
         for each in (stream, getattr(stream, "buffer", None)):
@@ -120,7 +122,7 @@ def unguard_output() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another test resolved masks nothing here: some of their secrets are common words."""
+    """Forget the secrets of other tests: some are common words, and would be masked here."""
     unguard_output()
     monkeypatch.setattr(masking, "_values", set())
     monkeypatch.setattr(masking, "_spellings", [])
@@ -151,7 +153,7 @@ def account(zenml_server: ZenMLServer, tmp_path: Path) -> Account:
 
 @pytest.fixture
 def counted(account: Account) -> Iterator[Account]:
-    """The account of the test, whose logins are counted."""
+    """The account of the test, with a count of its logins."""
     with proxy(account.server.url) as account.between:
         yield account
 

@@ -1,4 +1,4 @@
-"""Deployments with pull steps of ours, run in both ways in which Prefect runs them."""
+"""Deployments with our pull steps, run in both ways of Prefect."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Run:
 
     Attributes:
         result: its final state.
-        logs: what it logged, as Prefect's server has it and the UI shows it.
-        output: what its processes wrote, as a terminal or a container's log has it.
-        folder: where its processes had their home and temporary files.
-        facts: what the flow said of its environment.
+        logs: its log lines on Prefect's server, which the UI shows.
+        output: the output of its processes, as on a terminal or in a container's log.
+        folder: the home and the temporary files of its processes.
+        facts: the flow's report on its environment.
     """
 
     result: FlowRunResult
@@ -63,7 +63,7 @@ class Run:
 
 
 def digest(value: str) -> str:
-    """What a flow says of a secret in place of its value."""
+    """Return the text with which a flow reports a secret, in place of its value."""
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
@@ -87,7 +87,7 @@ class Project:
     ) -> str:
         """Deploy a flow of a file in flows/ behind pull steps and return the deployment's name.
 
-        Through the API: `prefect deploy` takes seconds; `deploy_file` is it.
+        This uses the API, because `prefect deploy` takes seconds; `deploy_file` uses that.
         """
         name = name or self._name()
         flow_name = flow.replace("_", "-")
@@ -126,7 +126,7 @@ class Project:
 
     def run(self, way: str, deployment: str, **env: str) -> Run:
         """Run a deployment as the process worker does, or as container work pools do."""
-        # For steps and log handlers of the user's.
+        # The user's own steps and log handlers are found there.
         paths = filter(None, (str(self.flows), os.environ.get("PYTHONPATH")))
         env["PYTHONPATH"] = os.pathsep.join(paths)
         if way == "worker":
@@ -196,10 +196,10 @@ class Project:
         return done.stdout
 
     def places_of(self, secrets: Iterable[str], run: Run) -> list[str]:
-        """Search for secrets where a run could have left them; return where they are.
+        """Search for secrets wherever a run could have left them; return the places.
 
-        In every table of Prefect's database (deployments, events, logs, artifacts, …), in every
-        file of the server, of the worker and of the run, and in what the run wrote.
+        These are every table of Prefect's database (deployments, events, logs, artifacts, …), every
+        file of the server, of the worker and of the run, and the run's output.
         """
         secrets = list(secrets)
         folders = {self.server.folder, self.worker.folder, run.folder, self.flows}
@@ -217,7 +217,7 @@ def project(
 
 @pytest.fixture(scope="session")
 def registered_blocks(ask: Callable[..., Any], prefect_server: PrefectServer) -> str:
-    """The blocks, registered by the command that their user types; what it said."""
+    """Register the blocks with the command that users type; return its output."""
     return str(ask("blocks"))
 
 

@@ -1,4 +1,4 @@
-"""What is written from the models of credentials: stubs for type checkers, and tables of docs/."""
+"""Makes stubs for type checkers, and tables for docs/, from the models of credentials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- made by `make docs` from mlauth/systems -->", "<!-- until her
 
 
 def steps() -> str:
-    """Return what type checkers read of the steps, which are made when they are looked up."""
+    """Return the stubs of the steps, which only exist once they are looked up."""
     names = [f"{system}_login" for system in OURS]
     text = f"{_HEAD}from typing import Any, Literal\n\n__all__ = {_listed(names)}\n"
     for system, name in zip(OURS, names, strict=True):
@@ -35,7 +35,7 @@ def steps() -> str:
 
 
 def blocks() -> str:
-    """Return what type checkers read of the blocks."""
+    """Return the stubs of the blocks."""
     names = [logins.block_name(system) for system in OURS]
     text = (
         f"{_HEAD}from typing import Literal\n\nfrom prefect_mlauth.blocks.login import Login\n\n"
@@ -65,7 +65,7 @@ def _listed(names: list[str]) -> str:
 
 
 def page(system: str) -> str:
-    """Return the system's page of docs/, with its table as the model says now."""
+    """Return the system's page of docs/, with the table of the current model."""
     text = (ROOT / "docs" / f"{system}.md").read_text(encoding="utf-8")
     before, begins, rest = text.partition(BEGIN)
     _, ends, after = rest.partition(END)

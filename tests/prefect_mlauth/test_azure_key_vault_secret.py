@@ -1,4 +1,4 @@
-"""The block `Azure Key Vault Secret`, by Azure's own SDK against a server that is as strict."""
+"""The block `Azure Key Vault Secret`, with Azure's own SDK and a server as strict as Azure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_or_written_is_one_line(
 def test_reading_and_writing_end_with_their_time_limit(
     vault: Vault, azure: Azure, monkeypatch: pytest.MonkeyPatch, canary: str
 ) -> None:
-    """Whatever hangs: what says who asks has time limits of its own, which are longer."""
+    """The time limit also holds for the identity, whose own limits are longer."""
     vault.put("key", canary)
     identity = azure.identity("get", "set")
     become(monkeypatch, azure.environment(identity))

@@ -1,4 +1,4 @@
-"""Blocks in real flow runs, sync and async, in both ways in which Prefect runs flows."""
+"""Blocks in real flow runs, sync and async, in both ways of Prefect."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_name(start: str) -> str:
 
 @pytest.fixture
 def block(account: Account, prefect_api: PrefectServer) -> str:
-    """The name of a saved block of the account's."""
+    """The name of a saved block with the account's credentials."""
     name = new_name("zenml")
     ZenMLCredentials(
         store_url=account.url, api_key=account.reference, service_account=account.name
@@ -61,7 +61,7 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert facts["undone"]  # though an exception ended it
     assert "ZENML_STORE_API_KEY" not in facts["env"]
     assert run.left_over() == []
-    # The UI shows as whom the run works; what is printed is masked; the key is nowhere.
+    # The UI shows the account of the run, the flow's output is masked, and the key is nowhere.
     said = [line for line in run.logs if f"took the key of {account.name!r}; set " in line]
     assert len(said) == 1
     assert "printed ***" in run.logs

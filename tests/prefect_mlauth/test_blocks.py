@@ -1,4 +1,4 @@
-"""Blocks as they are made, registered, saved and loaded: never with a secret in them."""
+"""Blocks are made, registered, saved and loaded, but never with a secret in them."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_what_is_saved_is_what_is_loaded(prefect_api: PrefectServer) -> None:
         assert pickle.loads(pickle.dumps(loaded)).model_dump() == loaded.model_dump()
 
 
-# What the class of before had, which was written by hand, in the order that it had.
+# The fields of the earlier class, which was written by hand, in their order.
 FIELDS_BEFORE: dict[str, Any] = {
     "store_url": "https://zenml.example.com",
     "api_key": "file:///run/secrets/zenml/api-key",
@@ -272,7 +272,7 @@ LITERALS: dict[str, Refused] = {
 
 
 def refuses(error: BaseException, canary: str) -> None:
-    """The error is one line, says what to do, and neither it nor what led to it has the literal."""
+    """The error is one line that says what to do, and no part of it or its causes is the literal."""
     assert isinstance(error, InvalidBlock)
     assert "\n" not in str(error)
     assert "rotate it" in str(error)
@@ -325,7 +325,7 @@ def test_a_literal_that_the_server_took_is_refused_on_load(
     prefect_api: PrefectServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As somebody saves it in the UI, which sends the same request."""
+    """Somebody may save it in the UI, which sends the same request."""
     name = save_by_rest(prefect_api, block, fields(canary))
     slug = block.get_block_type_slug()
     with pytest.raises(InvalidBlock) as caught:
@@ -365,8 +365,8 @@ def test_a_run_that_loads_a_literal_fails_without_repeating_it(
     assert "api_key: a literal stands where a secret reference belongs" in run.result.message
     assert "rotate it" in run.result.message
     assert canary not in run.text + run.output
-    # It is where somebody put it (the server encrypts the document, but keeps an event with what
-    # is in it in clear), and nowhere else.
+    # The literal is where somebody put it, and nowhere else. (The server encrypts the document,
+    # but keeps its content in clear in an event.)
     assert canary in block_documents(prefect_api)
     places = project.places_of([canary], run)
     assert {place.rpartition(": ")[2] for place in places if ": " in place} == {"events"}

@@ -35,7 +35,7 @@ def run(
     azure: Azure,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """Runs code as the page's reader does, who has the account and a mounted key."""
+    """Runs code as a reader of the page does, with an account and a mounted key."""
     folder = tmp_path_factory.mktemp("blocks")
     account = zenml_server.create_service_account("prefect-blocks")
     _, key = zenml_server.create_api_key(account, "blocks")

@@ -1,4 +1,4 @@
-"""What starts while a key is rotated: 50 logins and 5 flow runs, and none fails."""
+"""50 logins and 5 flow runs start while a key is rotated, and none fails."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LOGINS, RUNS = 50, 5
 def test_50_logins_and_5_flow_runs_that_start_during_a_rotation_all_succeed(
     project: Project, account: Account, tmp_path: Path
 ) -> None:
-    """The rotation is held where the server has the new key and the store the old one.
+    """The rotation stops while the server has the new key and the store has the old one.
 
-    There half of the logins and of the runs are made, and the others while it goes on.
+    Half of the logins and runs start then, and the others while the rotation goes on.
     """
     old, password = account.key, tmp_path / "admin-password"
     password.touch(0o600)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def crashed_with(run: Run, said: str) -> None:
-    """The run is Crashed, and what the UI shows of it has one line that says why."""
+    """Assert that the run crashed, and that one line in the UI says why."""
     assert run.result.state_type == "CRASHED", run.text
     lines = [line for line in run.logs if said in line and "Traceback" not in line]
     assert len(lines) == 1, run.text
@@ -69,7 +69,7 @@ def test_a_check_that_is_unknown_ends_the_run_with_a_token(
 
 
 class Drips:
-    """A reply of which a byte comes now and then, for ever, until the client is gone."""
+    """A reply that sends a byte now and then, until the client is gone."""
 
     def __init__(self) -> None:
         self.client_gone = threading.Event()
@@ -91,13 +91,13 @@ def test_a_service_that_hangs_holds_up_neither_the_step_nor_the_end_of_the_proce
     with faulty(drips) as server:
         step = zenml_login(account, store_url=server.url, timeout=2, credential=credential)
         run = project.run(way, project.deploy("show", step))
-        # The process is gone: the thread that still reads the reply did not keep it alive.
+        # The process has ended, although a thread of it still read the reply.
         assert drips.client_gone.wait(10)
     if credential == "api_key":
         assert run.result.state_type == "COMPLETED", run.text
         assert run.facts["env"]["ZENML_STORE_API_KEY"] == digest(account.key)
         (line,) = [line for line in run.logs if "not proven: zenml, reachable: " in line]
-        # By the deadline of the whole, or, where the machine is slow, by that of one read.
+        # The deadline of the check ends it or, on a slow machine, the time limit of one read.
         assert "no answer within 2 s" in line
     else:
         crashed_with(run, "no answer within 2 s")

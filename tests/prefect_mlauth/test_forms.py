@@ -1,4 +1,4 @@
-"""Steps, blocks and tables say what the models of credentials say, and are made from them."""
+"""Steps, blocks and tables are made from the models of credentials, and say the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prefect keeps of a task that was given one account's secret is never another's."""
+"""Prefect never gives the stored result of one account's task to another account's task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pull steps that read Azure Key Vault, in both ways in which Prefect runs them."""
+"""Pull steps that read Azure Key Vault, in both ways of Prefect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_flows_own_azure_identity_does_not_become_that_of_the_next_step(
 def test_a_block_in_the_flow_asks_as_the_worker_too(
     way: str, project: Project, prefect_api: PrefectServer, azure: Azure
 ) -> None:
-    """In the engine, which in one of the two ways ran no step."""
+    """The flow runs in the engine, which has run no step in one of the two ways."""
     vault, worker, other = azure.vault(), azure.identity("get", "set"), azure.identity("get", "set")
     vault.put("key", "canary-of-the-key")
     ReferencedSecret(reference=f"azurekv://{vault.name}/key").save("as-the-worker", overwrite=True)

@@ -1,4 +1,4 @@
-"""Secrets that went through everything at once, with everything logged, are nowhere afterwards."""
+"""Secrets are used in every way at once, with everything logged, and are nowhere afterwards."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def stack(account: Account, tmp_path: Path, component_flavor: None) -> str:
 
 
 def places(project: Project, account: Account, values: list[str], run: Run | None) -> list[str]:
-    """Return where a value is: in databases, files, and what Prefect's API gives out."""
+    """Return the places of a value in databases, files, and answers of Prefect's API."""
     server = project.server
     events = {"filter": {"occurred": {}}, "limit": 50}
     texts = [block_documents(server), json.dumps(server.request("POST", "/events/filter", events))]
@@ -135,7 +135,7 @@ def test_what_a_careless_run_was_given_is_nowhere_during_and_after_it(
     assert leaks(b"\n".join(of_processes("environ")), *values) == []
     assert places(project, account, values, run) == []
     assert run.left_over() == []
-    # And what the next process of the same user is given.
+    # The next process of the same user must not get anything either.
     after = project.run(way, project.deploy("show"))
     assert not {"CANARY", "ZENML_STORE_URL", "ZENML_STORE_API_KEY"} & set(after.facts["env"])
 
@@ -164,7 +164,7 @@ def test_what_a_run_that_fails_had_read_is_nowhere(
 def test_the_searches_find_what_is_there(
     project: Project, account: Account, tmp_path: Path, registered_blocks: str
 ) -> None:
-    """So that the tests above can fail."""
+    """This shows that the tests above can fail."""
     value = canary("planted")
     waits = [sys.executable, "-c", "input()", value]
     with (

@@ -1,7 +1,7 @@
-"""Processes that outlive a run: they keep nothing of it, and it takes nothing away from them.
+"""Processes that outlive a run keep nothing of it, and the run takes nothing away from them.
 
-A worker, or a script that serves flows, runs pull steps itself to find a flow's hooks; the next
-run inherits what such a process has in its environment.
+A worker, or a script that serves flows, runs pull steps itself to find a flow's hooks. The next run
+inherits the environment of such a process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def a_worker(
     with ProcessWorker(folder / "process", server, pool=folder.name, env=env) as worker:
         project = Project(folder, server, worker)
         for name, (flow, steps) in deployments.items():
-            # Those with hooks log in on import too, which is no more of a run in a worker.
+            # Flows with hooks log in on import, too: in a worker, that must set nothing either.
             file = "flows.py" if flow == "show" else "at_import.py"
             project.deploy(flow, *steps, name=name, file=file)
         yield worker
@@ -160,7 +160,7 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
 def test_what_a_script_logged_in_to_before_it_serves_lasts_as_long_as_the_script(
     tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:
-    """Its runs are its children and inherit the login; none of them takes it away."""
+    """The runs are children of the script and inherit its login; none of them undoes it."""
     login = zenml_login(account)["prefect_mlauth.steps.zenml_login"]
     runs, name = Runs(prefect_server), tmp_path.name
     with Script(tmp_path, prefect_server, {name: "show"}, {}, login) as script:
@@ -183,7 +183,7 @@ def test_a_run_leaves_the_private_folder_of_what_started_it(
     process_worker: ProcessWorker,
     account: Account,
 ) -> None:
-    """As `mlauth exec` starts something that runs a deployment, which logs in for itself."""
+    """For instance, `mlauth exec` starts a program that runs a deployment with its own login."""
     project = Project(tmp_path, prefect_server, process_worker)
     step = zenml_login(account, verify=False)
     deployment = project.deploy("show", step)

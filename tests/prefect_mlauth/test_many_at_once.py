@@ -1,4 +1,4 @@
-"""Many that start at the same moment, on one vault that throttles."""
+"""Many processes start at the same moment, with one vault that throttles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.load, pytest.mark.timeout(300)]
 
 PROCESSES, RUNS = 200, 10
 
-# Forked from one that has imported everything: that alone would take minutes of this machine.
+# Processes are forked from one that has imported everything: the imports would take minutes.
 FORKS = """
 import gc, os, sys
 import azure.identity, azure.keyvault.secrets, prefect.context, prefect.logging.configuration

@@ -1,4 +1,4 @@
-"""What a flow logs by mistake is masked on its console and in Prefect's database."""
+"""A secret that a flow logs by mistake is masked on its console and in Prefect's database."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_log_configuration_and_a_handler_of_the_users_stay_and_mask(
 
 @pytest.fixture
 def without_mlauth(tmp_path: Path) -> list[str]:
-    """A Python that has everything that is installed here but mlauth."""
+    """A Python with everything that is installed here, but without mlauth."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
@@ -117,7 +117,7 @@ def test_a_child_without_mlauth_keeps_its_logs_and_one_with_it_masks(
         assert "logged by a child 1" in said
         assert f"logged by a child {len(without_mlauth)}" in said
     assert leaks("\n".join(line for line in sent if "child 1" in line), CANARY) == []
-    # What the handlers of the flow's own process were is not changed for those it starts.
+    # Processes that the flow starts get the handlers from before the step.
     assert not [name for name in run.facts["env"] if name.startswith("PREFECT_LOGGING_HANDLERS")]
 
 

@@ -1,4 +1,4 @@
-"""The block `Referenced Secret`; what it shares with that of Key Vault is tested there."""
+"""The block `Referenced Secret`; the tests of the Key Vault block cover their common parts."""
 
 from __future__ import annotations
 

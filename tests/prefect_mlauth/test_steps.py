@@ -1,4 +1,4 @@
-"""The other steps in real flow runs, what a step returns, and steps that plain Python calls."""
+"""The other steps in real flow runs, the results of steps, and steps called from plain Python."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ print(json.dumps(outputs))
 def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
     tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:
-    """By Prefect's own function, in a process that is told which flow run it is for."""
+    """Prefect's own function runs the steps, in a process that knows its flow run."""
     step = zenml_login(account, credential="api_token")
     step["prefect_mlauth.steps.zenml_login"]["id"] = "login"
     run = {"PREFECT__FLOW_RUN_ID": "00000000-0000-4000-8000-000000000000"}

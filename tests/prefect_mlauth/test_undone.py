@@ -1,4 +1,4 @@
-"""What a step or a block has set is taken back, whatever ends it and wherever that comes."""
+"""Variables of a step or block are restored, whatever ends it and wherever that happens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OURS = (
 
 @pytest.fixture(autouse=True)
 def key(clean_environment: Path) -> Iterator[None]:
-    """A key in this process's memory; what a step has set is for a whole run, so not for ours."""
+    """A key in this process's memory. A step sets variables for a whole run, so they are removed."""
     memory.put("key", api_key("canary"))
     yield
     while environment._active:

@@ -1,4 +1,4 @@
-"""However Prefect starts a flow, it runs as the account of its step, or not at all."""
+"""However Prefect starts a flow, it runs with the account of its step, or not at all."""
 
 from __future__ import annotations
 

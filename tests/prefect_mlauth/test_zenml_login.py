@@ -1,4 +1,4 @@
-"""`zenml_login` in real flow runs, in both ways in which Prefect runs pull steps."""
+"""`zenml_login` in real flow runs, in both ways of Prefect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_flow_works_as_the_account_and_nothing_is_left(
     assert run.facts["private"]
     assert Path(env["ZENML_CONFIG_PATH"]).is_relative_to(run.folder)
     assert run.left_over() == []
-    # The UI shows as whom the run works, and what was set.
+    # The UI shows the account of the run, and the names of the variables.
     assert any(f"took the key of {account.name!r}; set " in line for line in run.logs)
     assert project.places_of([account.key], run) == []
     assert search([account.key], account.server.folder).found == []
@@ -52,12 +52,12 @@ def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     assert account.logins() == before + 1  # the step's; the whole pipeline needs no other
     env, token = run.facts["env"], (tmp_path / "token").read_text()
     assert env["ZENML_STORE_API_TOKEN"] == digest(token)
-    # Empty is what ZenML ignores; where the engine is another process, it is gone.
+    # ZenML ignores an empty variable. If the engine is another process, the variable is gone.
     assert env.get("ZENML_STORE_API_KEY", digest("")) == digest("")
     assert "replaced what the environment held before: ZENML_STORE_API_KEY" in run.text
     assert run.left_over() == []
     assert project.places_of([token, account.key], run) == []
-    # The artifact is where it would be without mlauth, not in what was removed.
+    # The artifact is in the same place as without mlauth, not in the private folder.
     kept = run.folder if way == "execute" else run.folder / "home"
     assert Path(run.facts["artifact"]).is_relative_to(kept / ".config/zenml/local_stores")
     assert Path(run.facts["artifact"]).exists()
@@ -89,7 +89,7 @@ def test_what_another_account_left_over_is_emptied_and_the_users_settings_stay(
 def test_a_client_that_an_earlier_step_used_works_as_the_account(
     project: Project, account: Account
 ) -> None:
-    """In the engine's own process, where ZenML is imported and a local user's by then."""
+    """In the engine's own process, ZenML is imported by then, and works as a local user."""
     use = {"their_steps.use_zenml": {"id": "use"}}
     seen = {"script": "echo before: {{ use.before }}"}
     shell = {"prefect.deployments.steps.run_shell_script": seen}
@@ -102,7 +102,7 @@ def test_a_client_that_an_earlier_step_used_works_as_the_account(
 def test_two_accounts_at_once_stay_who_they_are_when_they_log_in_again(
     project: Project, counted: Account, make_account: Callable[[str], Account], tmp_path: Path
 ) -> None:
-    """One home, one server, one run a way."""
+    """They share a home and a server; each run is started in another way."""
     accounts = [counted, make_account("dev")]
     accounts[1].between = counted.between
     deployments = [project.deploy("who_again", zenml_login(each)) for each in accounts]

@@ -53,7 +53,7 @@ class Script(ManagedProcess):
 
 
 def add_steps(server: PrefectServer, deployment: str, *steps: Mapping[str, Any]) -> None:
-    """Give a deployment pull steps, after one that goes to where the flows are."""
+    """Give a deployment pull steps, after a step that changes to the folder of the flows."""
     found = server.request("GET", f"/deployments/name/{deployment}")
     code = {"prefect.deployments.steps.set_working_directory": {"directory": str(FLOWS)}}
     server.request("PATCH", f"/deployments/{found['id']}", {"pull_steps": [code, *steps]})

@@ -1,4 +1,4 @@
-"""References are read as the worker, whatever identity an activation gave the flow, and when."""
+"""References are read as the worker, whatever identity an activation gives the flow, and when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CANARY = "canary-of-the-vault"
 
 
 class Place:
-    """A vault that the worker's identity may read, and the flow's too: the log says who asked."""
+    """A vault that the worker and the flow may read; its log says who asked."""
 
     def __init__(self, azure: Azure, folder: Path) -> None:
         self.azure, self.folder = azure, folder
@@ -52,7 +52,7 @@ class Place:
         assert mlauth.resolve(self.reference).get_secret_value() == CANARY
 
     def read_elsewhere(self) -> None:
-        """In a process that ran no step, as an engine of Prefect whose steps ran in another."""
+        """Read in a process that ran no step, like an engine of Prefect whose steps ran elsewhere."""
         code = "import sys, mlauth; assert mlauth.resolve(sys.argv[1]).get_secret_value()"
         subprocess.run([sys.executable, "-c", code, self.reference], check=True)
 

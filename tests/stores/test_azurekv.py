@@ -1,4 +1,4 @@
-"""Azure Key Vault, through its own SDK over TLS, against a server that is as strict."""
+"""Azure Key Vault, with its own SDK over TLS and a server that is as strict as Azure."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_a_host_that_asks_for_a_token_of_another_service_gets_none(
 
 
 class TestIdentity:
-    """What the environment says decides, and `explain` shows it."""
+    """The environment chooses the identity, and `explain` shows it."""
 
     @pytest.fixture
     def key(self, vault: Vault) -> SecretReference:
@@ -526,12 +526,12 @@ class TestIdentity:
 
 
 def token(azure: Azure) -> str:
-    """Return what `az account get-access-token` prints."""
+    """Return the output of `az account get-access-token`."""
     return azure.directory.token(azure.reader, CLOUDS["public"], "https://vault.azure.net")
 
 
 def no_identity(azure: Azure) -> dict[str, str]:
-    """Return an environment in which nobody answers where a machine's identity would."""
+    """Return an environment in which no endpoint of a machine's identity answers."""
     return {**azure.network(), "AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:1"}
 
 
@@ -544,7 +544,7 @@ def reference_like(key: SecretReference, name: str) -> SecretReference:
 def test_vaults_of_other_clouds_are_read_with_identities_of_those(
     azure: Azure, monkeypatch: pytest.MonkeyPatch, cloud: str, by: str
 ) -> None:
-    """By its full host with no variable; by its name where AZURE_AUTHORITY_HOST says the cloud."""
+    """The full host needs no variable; a short name needs AZURE_AUTHORITY_HOST for the cloud."""
     vault = azure.vault(cloud=cloud)
     vault.put("key", CANARY)
     become(monkeypatch, azure.service_principal(cloud=cloud))

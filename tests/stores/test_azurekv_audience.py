@@ -1,4 +1,4 @@
-"""For what a vault's host gets a token: for the vaults of its own cloud, and for nothing else."""
+"""A vault's host gets a token for the vaults of its own cloud, and for nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOGIN = "https://login.microsoftonline.com"
 
 
 class Host:
-    """A host that asks for a token as it likes, and answers a request that has one."""
+    """A host that may ask for any token, and answers a request that has one."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack, self._folder = stack, folder
@@ -38,7 +38,7 @@ class Host:
         self.proxy: ConnectProxy | None = None
 
     def asks(self, host: str, challenge: str, **others: tuple[Reply, ...]) -> dict[str, str]:
-        """Start it, and other hosts; return the variables that lead to them."""
+        """Start this host and others; return the variables that lead to them."""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(host, *others).configure_cert(tls)
         self._authority.cert_pem.write_to_path(self._folder / "ca.pem")
@@ -71,7 +71,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def endpoint(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """Answer every question for a token, whatever it is for; the variables of App Service."""
+    """Answer every request for a token; return the variables of App Service."""
     body = {"access_token": "some", "expires_on": "9999999999", "resource": "?"}
     with faulty(answer(200, json.dumps(body).encode())) as server:
         use(monkeypatch, {**azure.environment(), "IDENTITY_ENDPOINT": server.url})
@@ -191,7 +191,7 @@ def test_a_cloud_of_your_own_issues_tokens_and_nobody_else_is_asked(
 
 
 class TestTheAuthorityOfAChallenge:
-    """What issues tokens, and the tenant, are those of the environment: the vault names none."""
+    """The environment names the issuer of tokens and the tenant; the vault cannot name others."""
 
     @pytest.fixture
     def principal(self, azure: Azure, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""How the clients of Azure speak HTTP: to whom, through which proxy, with what, and how much."""
+"""The HTTP requests of Azure's clients: their hosts, proxies, headers and sizes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Use = Callable[[Mapping[str, str]], None]
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """What replaces the variables of an Azure client by others."""
+    """Return a function that replaces the variables of an Azure client by others."""
     return partial(become, monkeypatch)
 
 
@@ -79,7 +79,7 @@ def issued(azure: Azure) -> Reply:
 class TestAnIdentityEndpointIsAskedThroughNoProxy:
     @pytest.fixture
     def proxied(self, monkeypatch: pytest.MonkeyPatch, use: Use, azure: Azure) -> Iterator[Use]:
-        """Name a proxy for everything, and no exception; only vaults may be asked through it."""
+        """Set a proxy for everything, without exceptions; only vaults may be asked through it."""
 
         def replace(environment: Mapping[str, str]) -> None:
             use(environment)
@@ -160,7 +160,7 @@ def test_netrc_is_read_for_no_request(
     entry: str,
     by: str,
 ) -> None:
-    """Vaults and what issues tokens answer no request that has other credentials than theirs."""
+    """Vaults and issuers of tokens answer no request with foreign credentials."""
     hosts = (key.place.parts[0], "login.microsoftonline.com", "127.0.0.1")
     whose = ["default"] if entry == "default" else [f"machine {host}" for host in hosts]
     text = "".join(f"{who} login somebody password {CANARY}\n" for who in whose)
@@ -177,7 +177,7 @@ def test_netrc_is_read_for_no_request(
 def test_the_ca_of_the_environment_is_trusted_by_every_client(
     azure: Azure, key: SecretReference, use: Use, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Also by the one that reads nothing else of the environment."""
+    """This holds also for the client that reads nothing else from the environment."""
     authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     with faulty(issued(azure), tls=tls) as server, authority.cert_pem.tempfile() as ours:

@@ -145,7 +145,7 @@ def test_the_path_that_a_reference_names(reference: str, on_windows: str, elsewh
 
 
 def as_nobody(call: str, key: Path) -> str:
-    """Try something with a file as a user who has no rights there; return the error."""
+    """Call a function with a file as a user without rights; return the error."""
     code = (
         "import os, sys\nfrom pydantic import SecretStr\n"
         "from mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
@@ -281,7 +281,7 @@ class TestWriting:
         assert {path.name for path in self.folder.iterdir()} == {"pipe", "file"}
 
     def test_a_full_disk_leaves_the_old_value_and_no_piece_of_the_new_one(self) -> None:
-        """A limit on the size of files stands for it, in a process of its own."""
+        """In a process of its own, a limit on the size of files has the same effect."""
         self.key.write_text("old")
         code = (
             "import resource, signal, sys\n"
@@ -342,7 +342,7 @@ class TestWriting:
         reason="this user may not mount anything, not even in a name space of its own",
     )
     def test_a_file_that_is_mounted_is_not_called_writable(self) -> None:
-        """Docker mounts single files; nothing can take the place of one."""
+        """Docker mounts single files, and such a file cannot be replaced."""
         (self.folder / "elsewhere").write_text("old")
         self.key.touch()
         code = (

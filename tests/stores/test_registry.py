@@ -1,4 +1,4 @@
-"""The stores that there are: ours, and those of other distributions."""
+"""All stores: those of mlauth, and those of other distributions."""
 
 from __future__ import annotations
 

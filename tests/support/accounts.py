@@ -16,7 +16,8 @@ LOGIN = ("POST", "/api/v1/login")
 class Account:
     """A service account with one key, kept in a file of mode 0600.
 
-    `between` is before the server when a test counts what comes: others use the server too.
+    `between` is a proxy before the server. A test that counts requests needs it, because other
+    tests use the same server.
     """
 
     server: ZenMLServer
@@ -39,7 +40,7 @@ class Account:
         return self.file.read_text()
 
     def logins(self) -> int:
-        """Return how many logins came to `url` so far, of whomever."""
+        """Return the number of logins at `url` so far, of all accounts."""
         return self.asked(*LOGIN)
 
     def asked(self, method: str, path: str) -> int:

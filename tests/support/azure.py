@@ -1,4 +1,4 @@
-"""As much of Azure as reading a secret takes, on loopback, for the real SDK in any process."""
+"""The parts of Azure that reading a secret needs, on loopback, for the real SDK in any process."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.support.web import Answer, Call, Service, serve
 class Azure:
     """Vaults under their real host names, and every endpoint that gives an identity its tokens.
 
-    What a process needs is in variables of its environment, from one of the methods below. Tests
-    share one `Azure`, and each makes vaults and identities of its own: the SDK remembers a vault's
-    challenge for as long as the process lives, and troubles belong to one vault or one identity.
+    The methods below return the variables with which a process uses this Azure. Tests share one
+    `Azure`, but each makes its own vaults and identities: the SDK remembers a vault's challenge as
+    long as the process lives, and a trouble belongs to one vault or one identity.
 
     Attributes:
         reader, writer, lister: identities with `get`; `get`, `set` and `update`; `get` and `list`.
         latency: seconds that every answer takes.
         directory: the tenant, with all requests for tokens.
-        proxy: what hosts were asked for.
+        proxy: the CONNECT proxy, which records the hosts.
     """
 
     def __init__(self, directory: Directory, vaults: KeyVaults, proxy: ConnectProxy) -> None:
@@ -46,15 +46,15 @@ class Azure:
         self.ca_bundle = Path()
 
     def vault(self, name: str | None = None, cloud: str = "public") -> Vault:
-        """Make an empty vault; without a name, one of its own."""
+        """Make an empty vault; by default, with a new name."""
         return self._vaults.new(name or f"v-{uuid.uuid4().hex[:16]}", cloud)
 
     def identity(self, *rights: str, lifetime: int = 3599) -> Identity:
-        """Make an identity; with a negative lifetime its tokens come expired."""
+        """Make an identity; with a negative lifetime, its tokens have expired from the start."""
         return self.directory.add(rights, lifetime)
 
     def network(self, cloud: str = "public") -> dict[str, str]:
-        """Variables that lead to this Azure instead of the real one, without an identity."""
+        """Return variables that lead to this Azure instead of the real one, without an identity."""
         environment = {"REQUESTS_CA_BUNDLE": str(self.ca_bundle)}
         for name, value in (("HTTPS_PROXY", self.proxy.url), ("NO_PROXY", "127.0.0.1,localhost")):
             environment[name] = environment[name.lower()] = value  # requests prefers lower case
@@ -103,7 +103,7 @@ class Azure:
         assigned: Sequence[Identity] = (),
         cloud: str = "public",
     ) -> dict[str, str]:
-        """Variables that put IMDS of a VM in reach; arguments as of `environment`."""
+        """Return variables with which a process finds the IMDS of a VM; see `environment`."""
         machine = self._machine(identity, assigned, CLOUDS[cloud])
         return {
             **self.network(cloud),
@@ -113,7 +113,7 @@ class Azure:
     def service_principal(
         self, identity: Identity | None = None, *, cloud: str = "public"
     ) -> dict[str, str]:
-        """Variables of an application that shows a client secret; by default the reader's."""
+        """Return the variables of an application with a client secret; by default the reader's."""
         identity = identity or self.reader
         return {
             **self._application(identity, cloud),

@@ -1,4 +1,4 @@
-"""Values that must turn up nowhere; `leaks` says where one did."""
+"""Values that must turn up nowhere, and the search for them (`leaks`)."""
 
 from __future__ import annotations
 

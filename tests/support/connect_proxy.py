@@ -1,7 +1,7 @@
 """A CONNECT proxy on loopback that leads host names of the internet to ports of this machine.
 
-With it a client believes to speak with `acme.vault.azure.net`: no hosts file, no patched resolver,
-and it works in every child process through `HTTPS_PROXY` alone.
+Through it, a client seems to reach `acme.vault.azure.net`. This needs no hosts file and no patched
+resolver, and works in every child process with the variable `HTTPS_PROXY` alone.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class ConnectProxy:
 
         Args:
             ports: patterns such as `*.vault.azure.net`, and the ports of loopback they lead to.
-            exists: says of a host that fits a pattern whether its name resolves. If not, the answer
-                is a proxy's to a failed look-up: 503 with `X-Squid-Error: ERR_DNS_FAIL 0`. Behind a
-                proxy that is all that a client sees of a vault that does not exist.
+            exists: says whether the name of a host resolves. If it does not, the proxy answers as
+                after a failed look-up: 503 with `X-Squid-Error: ERR_DNS_FAIL 0`. Behind a proxy, a
+                client sees no more of a vault that does not exist.
         """
         self.asked: list[Asked] = []
         proxy = self
@@ -96,7 +96,7 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that goes away in the middle: some tests are about that."""
+        """Print nothing for a client that goes away in the middle: some tests do that."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""The environment of a child process that keeps what it writes in a folder."""
+"""The environment of a child process that writes only into one folder."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def foreign(name: str) -> bool:
 def child_environment(
     folder: str | os.PathLike[str], extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The complete environment of a child process that keeps what it writes in a folder.
+    """Return the complete environment of a child process that writes only into one folder.
 
-    It is this process's without the variables of ZenML, Prefect, mlauth and OpenTelemetry, with
-    HOME and the temporary directory in the folder, telemetry off, and no proxy for loopback.
+    It is the environment of this process without the variables of ZenML, Prefect, mlauth and
+    OpenTelemetry. HOME and the temporary directory are in the folder, telemetry is off, and
+    loopback is reached without a proxy.
 
     Args:
         folder: where `home` and `tmp` are made if they are not there.
@@ -63,6 +64,6 @@ def child_environment(
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder, with its parents, that is only its owner's; return it."""
+    """Make a folder and its parents, accessible to its owner only; return it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder

@@ -1,4 +1,4 @@
-"""A server on loopback that fails in the ways in which services and networks do."""
+"""A server on loopback that fails as services and networks do."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FaultyServer:
 
 
 def _whole(connection: socket.socket) -> bytes:
-    """Read a request with its body: what is left unread when a server closes resets the answer."""
+    """Read a request with its body: a server that closes before would reset its own answer."""
     request = connection.recv(65536)
     head, blank, body = request.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)

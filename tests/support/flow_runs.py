@@ -40,8 +40,7 @@ class ExecutedFlowRun(subprocess.CompletedProcess[str]):
     """A `prefect flow-run execute` that has ended.
 
     Attributes:
-        flow_run: how the flow run ended; its state is not a final one when the command failed
-            before it could say so.
+        flow_run: how the flow run ended. If the command failed early, its state is not final.
     """
 
     def __init__(self, process: subprocess.CompletedProcess[str], flow_run: FlowRunResult) -> None:
@@ -79,7 +78,7 @@ def deploy(
     cwd = Path(directory).resolve()
     done = run(command, cwd=cwd, env=server.environment() | dict(env or {}), timeout=timeout)
     if done.returncode != 0:
-        # Prefect wraps its messages to the width of a terminal, so one line of it says little.
+        # Prefect wraps its messages to the width of a terminal, so one line says little.
         said = " ".join(without_colours(done.stderr + " " + done.stdout).split())[-300:]
         raise ServerError(
             f"prefect deploy ended with status {done.returncode} in {cwd}, its output ends: {said}"
@@ -122,7 +121,7 @@ def run_deployment(
                 f"after {timeout:g} s; see {server.flow_run_url(flow_run_id)}"
             )
         time.sleep(0.25)
-    # The state is final before the run's process sends its last log records and ends.
+    # The run's process sends its last log records after its state is final.
     deadline = min(deadline, time.monotonic() + _WORKER_DONE_TIMEOUT)
     while not _worker_is_done(server, flow_run_id) and time.monotonic() < deadline:
         time.sleep(0.25)

@@ -1,4 +1,4 @@
-"""A managed process that answers HTTP on loopback, and how it is asked."""
+"""A managed process that answers HTTP on loopback, and a client for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PORT_ATTEMPTS = 5
 
 
 def free_port() -> int:
-    """A loopback port that is free now; somebody else may take it before it is used."""
+    """Return a free port of loopback; somebody else may take it before it is used."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -84,14 +84,14 @@ class HTTPServer(ManagedProcess):
             return client.get(self.health).status_code == 200 and self._owns_port()
 
     def _owns_port(self) -> bool:
-        """Whether it is our process that answers, and not another that took the port before it."""
+        """Say whether our process answers, and not another one that took the port before."""
         if self._process is None:
             return False
         for process in tree(self._process):
             try:
                 connections = process.net_connections(kind="tcp")
             except psutil.AccessDenied:
-                return True  # this system does not tell; the port was free a moment ago
+                return True  # this system does not say; the port was free a moment ago
             except psutil.Error:
                 continue
             for connection in connections:

@@ -1,4 +1,4 @@
-"""A second system for tests: a made-up hub of models, and what takes its place on loopback."""
+"""A second system for tests: a made-up hub of models, and its server on loopback."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class HubCredentials(Credentials):
 
 
 def hub(call: Call) -> Answer:
-    """Answer as the hub does that knows one token."""
+    """Answer as a hub that knows one token."""
     if call.path == "/version":
         return Answer(200, "7.1")
     known = call.headers.get("authorization") == f"Bearer {TOKEN}"

@@ -1,8 +1,8 @@
-"""Strict stand-ins of the places where an identity of Azure gets its tokens.
+"""Strict stand-ins of the endpoints where an identity of Azure gets its tokens.
 
-App Service, Azure ML and IMDS give the tokens of managed identities; Microsoft Entra gives those of
-applications, for a secret or for a federated token. Error texts are Microsoft's where a public
-report shows them; App Service's answer to a wrong `X-IDENTITY-HEADER` is a guess (401).
+App Service, Azure ML and IMDS give tokens to managed identities. Microsoft Entra gives tokens to
+applications, for a secret or a federated token. Error texts are Microsoft's own where a public
+report shows them. App Service's answer to a wrong `X-IDENTITY-HEADER` is a guess (401).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LIFETIME = 3599
 
 @dataclass(frozen=True)
 class Cloud:
-    """A cloud's host names: where to log in, what vaults are called, who issues its tokens."""
+    """A cloud's host names: its login, the suffix of its vaults, the issuer of its tokens."""
 
     name: str
     login: str
@@ -74,10 +74,10 @@ class Identity:
     """An identity in the directory, managed or an application's.
 
     Attributes:
-        rights: what vaults let it do with secrets: `get`, `list`, `set`, `update`.
-        lifetime: seconds that its tokens are good for; negative ones are expired from the start.
+        rights: its rights on secrets: `get`, `list`, `set`, `update`.
+        lifetime: seconds that its tokens are valid; with a negative number, they have expired.
         certificates: public keys (PEM) whose owner may show an assertion instead of the secret.
-        troubles: what goes wrong with its next token requests.
+        troubles: the faults of its next token requests.
         requests: its token requests.
     """
 
@@ -92,13 +92,13 @@ class Identity:
 
     @property
     def subject(self) -> str:
-        """What its federated tokens call it."""
+        """Its subject in federated tokens."""
         return f"system:serviceaccount:flows:{self.client_id}"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a managed identity's endpoint serves: an app, a compute instance, or a VM."""
+    """A machine with a managed identity's endpoint: an app, a compute instance, or a VM."""
 
     cloud: Cloud
     system: Identity | None
@@ -115,7 +115,7 @@ class Directory:
     """One tenant: its identities, and the key that signs its tokens.
 
     Attributes:
-        requests: all token requests, of every endpoint, those that nobody could be found for too.
+        requests: all token requests of every endpoint, also those for unknown identities.
     """
 
     def __init__(self) -> None:
@@ -160,11 +160,11 @@ class Directory:
         return jwt.encode(claims, self._key, "HS256")
 
     def claims(self, token: str, cloud: Cloud, audience: str) -> dict[str, Any]:
-        """Return the claims of a token that is good for an audience; else raise PyJWT's error."""
+        """Return the claims of a token that is valid for an audience; else raise PyJWT's error."""
         return jwt.decode(token, self._key, ["HS256"], audience=audience, issuer=self.issuer(cloud))
 
     def federated_token(self, identity: Identity, lifetime: int = 3600) -> str:
-        """Sign what a Kubernetes cluster projects into a pod."""
+        """Sign a token as a Kubernetes cluster projects it into a pod."""
         claims = {
             "iss": FEDERATION_ISSUER,
             "aud": FEDERATION_AUDIENCE,
@@ -225,7 +225,7 @@ class Directory:
         if call.method != "GET" or call.query.get("api-version") != "2017-09-01":
             body = {"StatusCode": 400, "Message": "The api-version is not supported."}
             return self._seen(call, Answer(400, body))
-        # This version says `clientid`, and takes no notice of `client_id`.
+        # This version reads `clientid` and ignores `client_id`.
         wanted = {"client_id": call.query["clientid"]} if "clientid" in call.query else {}
         identity = machine.identity(wanted)
         if identity is None or not _known(resource, machine.cloud):
@@ -255,7 +255,7 @@ class Directory:
         named = "client_id" in call.query
         identity = machine.identity(dict(call.query))
         if identity is None and not named and len(machine.assigned) == 1:
-            identity = machine.assigned[0]  # as it is documented: the only one is taken unasked
+            identity = machine.assigned[0]  # documented: an only identity is the default
         if identity is None and not named and machine.assigned:
             description = (
                 "Multiple user assigned identities exist, please specify the clientId / resourceId "
@@ -419,7 +419,7 @@ class Directory:
 
 
 def _known(resource: str, cloud: Cloud) -> bool:
-    """Whether a cloud has a resource."""
+    """Say whether a cloud has a resource."""
     return resource.removesuffix("/") in cloud.resources
 
 
@@ -428,7 +428,7 @@ def _no_principal(resource: str, tenant: str) -> str:
 
 
 def _failed(trouble: Trouble) -> Answer:
-    """What a trouble makes of an answer."""
+    """Return the answer that a trouble causes."""
     if trouble.answer is not None:
         return trouble.answer
     status, retry_after = trouble.status, trouble.retry_after

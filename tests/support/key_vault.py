@@ -1,7 +1,7 @@
 """A strict stand-in of Azure Key Vault's secrets: many vaults, in every cloud, behind one server.
 
-Texts of errors are Key Vault's where a public report shows them. Its texts for a bad version, a
-missing api-version, and a value or content type that is too long are guesses; their codes are not.
+Texts of errors are Key Vault's own where a public report shows them. The texts for a bad version, a
+missing api-version, and a value or content type that is too long are guesses; their codes are real.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _API_VERSIONS = {
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 _VERSION = re.compile(r"[0-9a-f]{32}")
 _PAGE = 25
-_ACTIONS = {  # of the right that a request needs: what RBAC calls it
+_ACTIONS = {  # RBAC's names of the rights
     "get": "secrets/getSecret/action",
     "list": "secrets/readMetadata/action",
     "set": "secrets/setSecret/action",
     "update": "secrets/update/action",
 }
-DENIALS = {  # inner code: what it says of a caller, a right and a vault
+DENIALS = {  # by inner code, the text for a caller, a right and a vault
     "ForbiddenByRbac": (
         "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny "
         "assignments or role definitions were changed recently, please observe propagation time."
@@ -83,7 +83,7 @@ class _Secret:
 
 
 class Refused(Exception):
-    """What Key Vault answers when it does not do it."""
+    """An answer with which Key Vault refuses a request."""
 
     def __init__(self, status: int, code: str, message: str, inner: str | None = None) -> None:
         error: dict[str, Any] = {"code": code, "message": message}
@@ -98,8 +98,8 @@ class Vault:
 
     Attributes:
         name, host: `acme`, `acme.vault.azure.net`.
-        requests: what was asked of it.
-        troubles: what goes wrong with its next requests; the one without a token counts too.
+        requests: the requests so far.
+        troubles: the faults of its next requests, the first one without a token included.
     """
 
     def __init__(self, name: str, cloud: Cloud, directory: Directory) -> None:
@@ -118,7 +118,7 @@ class Vault:
         self._served: deque[float] = deque()
 
     def count(self, method: str, path: str = "", status: int | None = None) -> int:
-        """How many requests there were whose path contains a text."""
+        """Count the requests whose path contains a text."""
         return sum(
             one.method == method and path in one.path and status in {None, one.status}
             for one in self.requests
@@ -157,7 +157,7 @@ class Vault:
             self._secrets[name.lower()].deleted = int(time.time())
 
     def recover(self, name: str, conflicts: int = 1) -> None:
-        """Recover; the next `conflicts` writes still find it being recovered."""
+        """Recover; the next `conflicts` writes are still refused."""
         with self._lock:
             secret = self._secrets[name.lower()]
             secret.deleted, secret.conflicts = None, conflicts
@@ -172,7 +172,7 @@ class Vault:
         self._denial = None
 
     def limit(self, requests: int, seconds: float) -> None:
-        """Answer 429 when more come in so many seconds; 429s do not count, as with Key Vault."""
+        """Answer 429 after so many requests in so many seconds; answers with 429 do not count."""
         self._rate = (requests, seconds)
 
     def answer(self, call: Call) -> Answer:
@@ -305,7 +305,9 @@ class Vault:
             raise Refused(400, "BadParameter", message)
         secret = self._live(name, version)
         found = _find(secret, version) if version else secret.versions[-1]
-        if not found.attributes["enabled"]:  # the newest one decides, though an older is enabled
+        if not found.attributes[
+            "enabled"
+        ]:  # the newest version decides, even if an older one is enabled
             message = "Operation get is not allowed on a disabled secret."
             raise Refused(403, "Forbidden", message, "SecretDisabled")
         return Answer(200, {"value": found.value, **self._item(secret, found)})
@@ -339,7 +341,7 @@ class Vault:
         return Answer(200, {"value": value, **self._item(secret, written)})
 
     def _update(self, name: str, version: str, body: bytes) -> Answer:
-        """Change what is named of a version, which never is its value; tags are replaced whole."""
+        """Change attributes of a version, but never its value; all tags are replaced."""
         try:
             sent = json.loads(body)
             attributes, tags = sent.get("attributes") or {}, sent.get("tags")
@@ -434,7 +436,7 @@ class KeyVaults:
         self._vaults: dict[str, Vault] = {}
 
     def new(self, name: str, cloud: str = "public") -> Vault:
-        """Make an empty vault; it takes the place of an earlier one of the same name and cloud."""
+        """Make an empty vault; it replaces an earlier one with the same name and cloud."""
         vault = Vault(name, CLOUDS[cloud], self._directory)
         self._vaults[vault.host] = vault
         return vault

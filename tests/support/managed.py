@@ -35,13 +35,13 @@ def _stop_all() -> None:
 
 
 class ManagedProcess(NeverPickled, ABC):
-    """A process with a folder and a log that is ready when its context is entered.
+    """A process with a folder and a log; it is ready when its context is entered.
 
-    A subclass says what to run (`_command`), in which environment (`_environment`) and when it is
-    ready (`_is_ready`).
+    A subclass has the command (`_command`), its environment (`_environment`), and a test whether it
+    is ready (`_is_ready`).
 
     Args:
-        folder: where everything that the process writes goes; made when it is not there.
+        folder: the process writes only into this folder, which is made if it is not there.
         env: variables to add to its environment; they win.
         python: the interpreter that runs it, by default this one.
 
@@ -77,18 +77,18 @@ class ManagedProcess(NeverPickled, ABC):
 
     @abstractmethod
     def _environment(self) -> dict[str, str]:
-        """What the process needs beside `child_environment`."""
+        """Return the variables of the process beside `child_environment`."""
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether it can be used now; an `httpx.HTTPError` means not yet."""
+        """Say whether it is ready; an `httpx.HTTPError` means not yet."""
 
     def _secrets(self) -> list[str]:
-        """Values that no message of ours may hold, whatever the process has printed."""
+        """Return the values that no message may hold, even if the process printed them."""
         return []
 
     def _try_again(self) -> bool:
-        """Whether a start that failed may succeed when it is repeated; prepares for that."""
+        """Say whether another start may succeed, and prepare for it."""
         return False
 
     def launch(self) -> None:
@@ -150,7 +150,7 @@ class ManagedProcess(NeverPickled, ABC):
     def _poll_until_ready(self, process: subprocess.Popen[Any], deadline: float) -> None:
         while True:
             try:
-                # The wait is the pause between two questions, and ends early when it dies.
+                # This is the pause between two questions, and it ends early if the process dies.
                 status: int | None = process.wait(0.1)
             except subprocess.TimeoutExpired:
                 status = None
@@ -183,7 +183,7 @@ class ManagedProcess(NeverPickled, ABC):
         return [] if self._process is None else sorted(p.pid for p in tree(self._process))
 
     def stop(self) -> None:
-        """End the process and all that it started, and wait for that; safe to repeat.
+        """End the process and everything that it started, and wait for that; may be repeated.
 
         In a fork of the process that launched it, nothing happens.
         """

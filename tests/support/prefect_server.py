@@ -13,7 +13,7 @@ from tests.support.environment import LOOPBACK, child_environment, private_folde
 from tests.support.http_server import HTTPServer, ask, http_client, url_part
 from tests.support.managed import ManagedProcess
 
-# Prefect wraps what it says at 80 columns, so the last line of a log would be a single word.
+# Prefect wraps its messages at 80 columns, so the last line of a log would be a single word.
 PLAIN_OUTPUT = {
     "COLUMNS": "250",
     "PREFECT_CLI_COLORS": "false",
@@ -104,7 +104,7 @@ class PrefectServer(HTTPServer):
         return {
             "PREFECT_HOME": str(private_folder(self.folder / "prefect")),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.database}",
-            # The UI asks the server where the API is, and that comes from these, not from --port.
+            # The UI asks the server for the address of the API, which comes from these variables.
             "PREFECT_SERVER_API_HOST": LOOPBACK,
             "PREFECT_SERVER_API_PORT": str(self.port),
             # By default the UI's files are copied into the installed package.

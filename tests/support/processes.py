@@ -1,4 +1,4 @@
-"""Processes that are ended with everything that they started."""
+"""Starts processes, and ends them with everything that they started."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def is_alive(process: psutil.Process) -> bool:
 def tree(root: subprocess.Popen[Any]) -> list[psutil.Process]:
     """The living processes that a process started, itself included.
 
-    They are its descendants and, where there are sessions, those in the session that it leads:
-    a child whose parent died is no descendant of it any more, but still in its session.
+    They are its descendants and, on systems with sessions, the processes in its session: a child
+    whose parent died is no descendant any more, but still in the session.
     """
     members: dict[int, psutil.Process] = {}
     try:
@@ -64,7 +64,7 @@ def tree(root: subprocess.Popen[Any]) -> list[psutil.Process]:
         members[root.pid] = leader
         with suppress(psutil.Error):
             members.update((child.pid, child) for child in leader.children(recursive=True))
-    # When the leader was reaped and its number is in use again, the session is somebody else's.
+    # If the leader was reaped and its number is used again, the session is somebody else's.
     if hasattr(os, "getsid") and (root.returncode is None or leader is None):
         for process in psutil.process_iter():
             try:
@@ -105,7 +105,7 @@ def end_tree(root: subprocess.Popen[Any], grace: float) -> None:
 def run(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; when it ends or is interrupted, nothing of its tree is left.
+    """Run a command to its end. After that, or after an interrupt, nothing of its tree is left.
 
     Raises:
         ServerError: it cannot be started, or is not done in time.
@@ -134,10 +134,10 @@ def run(
 
 
 def _shown(command: Sequence[str]) -> str:
-    """The part of a command that says what it is, without values that arguments may hold."""
+    """Return the part of a command that names it, without values in its arguments."""
     return " ".join(command[1:5])
 
 
 def without_colours(text: str) -> str:
-    """A text as it reads on a terminal that knows no colours."""
+    """Return a text without the codes of colours."""
     return _ANSI.sub("", text)

@@ -1,4 +1,4 @@
-"""docs/ at the address at which the repository will be published, on loopback."""
+"""Serves docs/ on loopback, at the address that the published repository will have."""
 
 from __future__ import annotations
 

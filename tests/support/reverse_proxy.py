@@ -18,7 +18,7 @@ _HOP = {"connection", "content-encoding", "content-length", "host", "transfer-en
 
 @dataclass(frozen=True)
 class Request:
-    """What came: `agent` is the User-Agent, which tells mlauth from ZenML's client."""
+    """A request. Its `agent` (the User-Agent) says if mlauth or ZenML's client sent it."""
 
     method: str
     path: str
@@ -30,11 +30,11 @@ class Proxy:
 
     Attributes:
         url: of the proxy.
-        requests: what came, in order.
-        fails: says which requests are answered 503 and not forwarded.
-        replaces: says what is answered in place of what the server answered: status, body, and
-            headers if it is no JSON; status 0 breaks the connection off.
-        stands_in: as `replaces`, but the request is not forwarded.
+        requests: the requests, in order.
+        fails: chooses requests that get a 503 and are not forwarded.
+        replaces: gives an answer in place of the server's: status, body, and headers if it is no
+            JSON; status 0 breaks the connection off.
+        stands_in: the same as `replaces`, but the request is not forwarded.
     """
 
     def __init__(self, target: str) -> None:

@@ -1,4 +1,4 @@
-"""Looks for secrets where they must not be: every table of SQLite databases, every file."""
+"""Looks for secrets in every file and in every table of SQLite databases."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass
 class Search:
-    """What was looked through, and what was found.
+    """The result of a search.
 
     Attributes:
         files: how many files.
         databases: how many of them are SQLite databases, whose tables were read row by row.
         rows: how many rows these have.
-        found: where a secret is: paths, and for databases `path: table`.
+        found: the places of secrets: paths, and for databases `path: table`.
     """
 
     files: int = 0
@@ -54,7 +54,7 @@ def search(secrets: Iterable[str], folder: Path) -> Search:
             result.found.append(str(path))
         if data.startswith(_SQLITE):
             result.databases += 1
-            # A long value is split over pages: only the rows have it whole.
+            # A database splits a long value over pages, so only its rows hold it whole.
             for table, row in _rows(path):
                 result.rows += 1
                 place = f"{path}: {table}"
@@ -64,7 +64,7 @@ def search(secrets: Iterable[str], folder: Path) -> Search:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    # Not `rglob`: it raises when a server removes a directory that it is about to enter.
+    # `rglob` would raise an error if a server removes a directory meanwhile.
     for directory, _, names in os.walk(folder):
         for name in sorted(names):
             path = Path(directory, name)
@@ -74,7 +74,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-        database.text_factory = bytes  # what is not UTF-8 is looked through too
+        database.text_factory = bytes  # values that are not UTF-8 are searched, too
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for table in (name.decode() for (name,) in tables):
             for row in database.execute(f'SELECT * FROM "{table}"'):

@@ -1,9 +1,9 @@
 """Launchers of real servers on loopback: ZenML, Prefect, and a Prefect process worker.
 
-The demo and the tests use the same ones. Each launcher is a context manager: on entry the
-server is ready, on exit the whole tree of its processes is gone, after an exception, Ctrl-C or
-SIGTERM too. A server keeps everything (home, configuration, database, log) in the folder that it
-is given, and inherits no variable of ZenML, Prefect or mlauth from the process that starts it.
+The demo and the tests use the same launchers. Each is a context manager: on entry the server is
+ready, and on exit the whole tree of its processes is gone, also after an exception, Ctrl-C or
+SIGTERM. A server keeps everything (home, configuration, database, log) in its folder, and inherits
+no variable of ZenML, Prefect or mlauth.
 
 Example::
 

@@ -1,8 +1,8 @@
 """The servers of a test session: one of each, started when a test first asks for it.
 
-With pytest-xdist several processes run tests. Its controller, which outlives them, starts and ends
-the servers, and the others ask it for them: so a server is started once, and none stays behind
-when a process that runs tests crashes.
+With pytest-xdist, several processes run tests. Its controller outlives them, so it starts and ends
+the servers, and the other processes ask it for them. So each server is started once, and none stays
+behind if a process that runs tests crashes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def untraced() -> Iterator[None]:
 
 
 class Servers:
-    """Starts what it is asked for and keeps it until it is closed.
+    """Starts servers on request, and keeps them until it is closed.
 
-    What it answers says where a server is, so that another process can talk to it.
+    Its answers say where a server is, so that another process can talk to it.
 
     Args:
         load: whether the tests are those of a load, which is to meet a server that has to work
@@ -63,7 +63,7 @@ class Servers:
         return self._answers[key]
 
     def close(self) -> None:
-        """End what was started; nothing starts any more."""
+        """End everything that was started; nothing starts any more."""
         with self._lock:
             self._closed = True
         self._stack.close()
@@ -119,10 +119,10 @@ class Desk:
     """Answers the other processes of the session, one after another.
 
     Args:
-        servers: what it asks.
+        servers: starts the servers.
 
     Attributes:
-        key: what an asker proves that it belongs to the session with.
+        key: proves that a process belongs to the session.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -153,7 +153,7 @@ def ask_desk(address: str, key: bytes, folder: Path, *words: str) -> Any:
     """Have `Servers.ask` answer in the process that has the desk.
 
     Raises:
-        ServerError: what was asked for did not start.
+        ServerError: the server did not start.
     """
     with Client(address, authkey=key) as connection:
         connection.send((folder, *words))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while servers run: nothing is forgotten half-way."""
+"""Makes SIGTERM and SIGHUP end servers as Ctrl-C does, so that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlauth.signals import ENDING, in_main_thread
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP came while servers were running.
 
-    It is a `KeyboardInterrupt` so that whatever handles Ctrl-C handles it as well, and the
+    It is a `KeyboardInterrupt`, so that code that handles Ctrl-C handles it as well, and the
     context managers on the way end their servers.
 
     Attributes:
@@ -31,10 +31,10 @@ def _terminated(signum: int, _frame: FrameType | None) -> None:
 
 
 def watch_signals() -> None:
-    """While servers run, SIGTERM and SIGHUP unwind the stack as Ctrl-C does.
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, while servers run.
 
-    A handler that the program has installed itself stays. In other threads than the main one
-    nothing can be installed: there `atexit` alone ends the servers.
+    A handler that the program has installed itself stays. Only the main thread can install
+    handlers; without them, `atexit` ends the servers.
     """
     if in_main_thread():
         for number in ENDING:
@@ -44,7 +44,7 @@ def watch_signals() -> None:
 
 
 def unwatch_signals() -> None:
-    """Put back what `watch_signals` replaced."""
+    """Restore the handlers that `watch_signals` replaced."""
     if in_main_thread():
         while _watched:
             number = _watched.pop()

@@ -1,6 +1,6 @@
 """The stand-ins of Azure refuse what Azure refuses.
 
-What they do rightly is shown by the tests of the product, through the real SDK.
+The tests of the product show their right answers, with the real SDK.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHINA = "https://vault.azure.cn"
 
 @pytest.fixture
 def raw(azure: Azure) -> Iterator[httpx.Client]:
-    """Speak with the stand-ins without the SDK, which never sends what must be refused."""
+    """Ask the stand-ins without the SDK, which never sends requests that must be refused."""
     trust = ssl.create_default_context(cafile=str(azure.ca_bundle))
     with httpx.Client(proxy=azure.proxy.url, verify=trust, trust_env=False) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Waits for what happens in other threads and processes."""
+"""Waits for events in other threads and processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 90.0) -> T:
-    """Return what a condition gives as soon as that is true; after the time the test fails."""
+    """Wait until a condition returns something true, and return it; after the time, fail."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"not within {seconds:g} s"

@@ -1,4 +1,4 @@
-"""What can go wrong on purpose with a service on loopback."""
+"""Faults on purpose of a service on loopback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["NO_ANSWER", "Answer", "Call", "Request", "Service", "Trouble", "Trou
 
 @dataclass(frozen=True)
 class Request:
-    """What came, and how it was answered; status 0 is no answer. Never a header or a body."""
+    """A request and the status of its answer (0: no answer), without headers and bodies."""
 
     method: str
     host: str
@@ -27,10 +27,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An answer of `status`, or with None the right one; either after `wait` seconds.
+    """An answer of `status`, or with None the right answer, after `wait` seconds.
 
-    With `done`, these pass when what was asked for is done, and only its answer is missing. With a
-    `method`, it waits for a request of that one.
+    With `done`, the service first does what the request asks for, and only the answer comes late.
+    With a `method`, the trouble is for the next request with this method.
     """
 
     status: int | None = None
@@ -41,13 +41,13 @@ class Trouble:
     method: str = ""
 
     def pass_time(self) -> None:
-        """Wait, in a daemon thread: one that hangs ends with us."""
+        """Wait in a daemon thread, which does not keep the process alive."""
         if self.wait:
             threading.Event().wait(self.wait)
 
 
 class Troubles:
-    """What goes wrong with the next requests, in order; each trouble is used up by one."""
+    """The faults of the next requests, in order; each request uses up one trouble."""
 
     def __init__(self) -> None:
         self._next: deque[Trouble] = deque()
@@ -61,27 +61,27 @@ class Troubles:
         self._next.extend([Trouble(status)] * n)
 
     def late(self, seconds: float, n: int = 1) -> None:
-        """Answer the next n rightly, after so many seconds."""
+        """Give the next n the right answer, after so many seconds."""
         self._next.extend([Trouble(wait=seconds)] * n)
 
     def done_late(self, seconds: float, n: int = 1, *, method: str = "") -> None:
-        """Do what the next n ask for at once, and answer after so many seconds."""
+        """Do at once what the next n ask for, and answer after so many seconds."""
         self._next.extend([Trouble(wait=seconds, done=True, method=method)] * n)
 
     def hang(self, n: int = 1, *, method: str = "") -> None:
-        """Take the next n, and never answer."""
+        """Never answer the next n."""
         self._next.extend([Trouble(0, wait=600, method=method)] * n)
 
     def say(self, answer: Answer, n: int = 1) -> None:
-        """Give the next n an answer that is not the service's."""
+        """Give the next n an answer that the service would not give."""
         self._next.extend([Trouble(answer.status, answer=answer)] * n)
 
     def clear(self) -> None:
-        """Let nothing more go wrong."""
+        """Remove all troubles."""
         self._next.clear()
 
     def pop(self, method: str = "") -> Trouble:
-        """Wait as the next trouble says, and return it; none changes nothing."""
+        """Wait as the next trouble says, and return the trouble."""
         try:
             if self._next[0].method not in ("", method):
                 return Trouble()

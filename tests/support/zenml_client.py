@@ -8,7 +8,7 @@ from mlauth.systems.zenml.isolation import Isolation
 
 
 def forget_client() -> Callable[[], None]:
-    """Make ZenML's client read its variables anew, and return what puts back what it had."""
+    """Make ZenML's client read its variables again; return a function that restores its state."""
     scope = Isolation("https://zenml.example.com")
     put_back = scope.keep()
     scope.swap()

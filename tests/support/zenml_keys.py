@@ -1,4 +1,4 @@
-"""API keys of the shape that ZenML's have, made up."""
+"""Made-up API keys with the shape of ZenML's."""
 
 from __future__ import annotations
 

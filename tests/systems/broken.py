@@ -1,4 +1,4 @@
-"""Systems with one thing wrong, each with the test of the contract suite that is to fail."""
+"""Systems with one defect each, and the test of the contract suite that must fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Right(AcmeCredentials):
 
 
 class Untitled(AcmeCredentials):
-    """Says nothing of a field."""
+    """Does not describe a field."""
 
     size: int = 0
 
@@ -35,7 +35,7 @@ class Clear(AcmeCredentials):
 
 
 class Foreign(AcmeCredentials):
-    """Sets what it does not own."""
+    """Sets a variable that it does not own."""
 
     def exports(self, values: Any, proof: Any) -> Exports:
         return Exports({"HF_TOKEN": values["token"]})
@@ -50,7 +50,7 @@ class Shown(AcmeCredentials):
 
 
 class Eager(AcmeCredentials):
-    """Asks before it is told to."""
+    """Asks its service too early."""
 
     def configured(self, environment: Any) -> list[str]:
         httpx.get(f"{self.url}/health", trust_env=False)
@@ -58,7 +58,7 @@ class Eager(AcmeCredentials):
 
 
 class Talkative(AcmeCredentials):
-    """Prints the secret, where nothing masks it."""
+    """Prints the secret unmasked."""
 
     def prove(self, values: Any, stages: Any) -> Proof:
         print(values["token"].get_secret_value())
@@ -86,7 +86,7 @@ class InTheURL(AcmeCredentials):
 
 
 class Trusting(AcmeCredentials):
-    """Takes every answer for a yes."""
+    """Takes every answer for success."""
 
     def prove(self, values: Any, stages: Any) -> Proof:
         with stages.connect(self.url) as service, stages.stage(Stage.AUTHENTICATED):
@@ -108,7 +108,7 @@ class Careless(AcmeCredentials):
 
 
 class Alone(AcmeCredentials):
-    """Speaks to the service by itself, and follows redirects."""
+    """Asks the service without `Stages`, and follows redirects."""
 
     def prove(self, values: Any, stages: Any) -> Proof:
         headers = {"Authorization": Bearer(values["token"]).header()}

@@ -1,4 +1,4 @@
-"""The contract suite for systems finds what is wrong with one."""
+"""The contract suite for systems finds each defect of a system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systems that there are: ours, and those of other packages."""
+"""All systems: those of mlauth, and those of other packages."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def refusal(**fields: object) -> str:
 
 
 class TestZenMLCredentials(ServiceContract):
-    """Against what takes a server's place: no real one can be made to go wrong like this."""
+    """A stand-in answers here, because no real server has these faults."""
 
     system = "zenml"
     secrets: ClassVar = {"api_key": api_key()}

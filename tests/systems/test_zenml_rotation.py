@@ -1,4 +1,4 @@
-"""A service account's key is rotated on a real server, and nothing that happens loses one."""
+"""A service account's key is rotated on a real server, and no failure loses a key."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def output(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 class TestExitCode:
-    """It says what happened to the key, whatever becomes of the output."""
+    """The exit code says what happened to the key, even if nothing can be printed."""
 
     def test_a_rotation_that_cannot_be_told_is_one(self, setting: Setting, output: int) -> None:
         old = setting.account.key
@@ -330,7 +330,7 @@ class TestWhoMayRotate:
 
 
 class TestNothingIsRotated:
-    """What goes wrong before the rotation leaves everything as it was."""
+    """A failure before the rotation leaves everything as it was."""
 
     def test_when_the_stored_key_does_not_work(self, setting: Setting) -> None:
         account = setting.account
@@ -389,7 +389,7 @@ class TestNothingIsRotated:
     def test_when_somebody_else_has_stored_another_key_meanwhile(
         self, setting: Setting, front: Proxy
     ) -> None:
-        """Who read the old key before writes nothing; least of all the old key."""
+        """A rotation that has read the old key before writes nothing."""
         old = setting.account.key
 
         def rotate_first(request: Request) -> Replaced | None:
@@ -429,7 +429,7 @@ class TestNothingIsRotated:
 def test_of_two_who_rotate_at_once_the_newer_value_is_stored(
     setting: Setting, front: Proxy
 ) -> None:
-    """Both have asked the server before either has stored: the first one's value is older."""
+    """Both have rotated before either stores its value, and the first value is older."""
     account, first = setting.account, rotating.prepare("zenml", setting.profile, timeout=60)
 
     def rotate_and_store_first(request: Request) -> bool:
@@ -487,7 +487,7 @@ class TestRotatedButNotFinished:
         assert {*versions(vault)} == {old}
         assert setting.takes(old)
 
-        # And the way out that the line names: nothing ends, though the store still has the old one.
+        # The line names the way out. It ends no key, although the store still has the old one.
         vault.allow()
         front.fails = lambda request: False
         rotation = setting.rotate(new_key=True)
@@ -534,7 +534,7 @@ class TestRotatedButNotFinished:
         assert sum(map(is_rotation, front.requests)) == 1
 
     def test_when_the_time_ends_while_it_is_under_way(self, setting: Setting, front: Proxy) -> None:
-        """The server has not rotated when it is asked for that, and does so after all."""
+        """The server has not rotated when mlauth asks, and does so later."""
         goes_on = threading.Event()
         front.fails = lambda request: is_rotation(request) and not goes_on.wait(60)
         with pytest.raises(RotationIncomplete, match="may have been rotated, but the answer with"):
@@ -569,7 +569,7 @@ class TestRotatedButNotFinished:
     def test_when_somebody_else_rotates_it_before_it_is_stored(
         self, setting: Setting, front: Proxy
     ) -> None:
-        """Theirs is the newer value, so theirs is to be stored: ours is not written over it."""
+        """Their value is newer and must stay in the store, so ours is not written."""
         account, old = setting.account, setting.account.key
 
         def rotate_too(request: Request) -> bool:
@@ -613,7 +613,7 @@ class TestRotatedButNotFinished:
 def test_a_write_without_an_answer_that_was_made_is_found_out(
     setting: Setting, front: Proxy, vault: Vault
 ) -> None:
-    """Key Vault stored the new version, and its answer comes too late."""
+    """Key Vault has stored the new version, but its answer comes too late."""
 
     def slow(request: Request) -> bool:
         if is_rotation(request):

@@ -16,7 +16,7 @@ from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, ROOT, Environment
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test in each environment that has what its capability needs."""
+    """Run a test in each environment with the extras that its capability needs."""
     if "installed" not in metafunc.fixturenames:
         return
     marks = list(metafunc.definition.iter_markers("capability"))
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(request: pytest.FixtureRequest, wheel: Path) -> Installed:
-    """Each environment in turn; one whose Python is not on this machine is skipped, and said."""
+    """Each environment in turn; it is skipped if its Python is not on this machine."""
     environment, wanted = request.param
     assert isinstance(environment, Environment)
     pythons = environment.pythons
@@ -83,7 +83,7 @@ def known(zenml: ZenMLServer, tmp_path: Path) -> Account:
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """The environment of programs that keep what they write in the test's folder."""
+    """The environment of programs that write only into the test's folder."""
     environment = child_environment(tmp_path / "home")
     environment.pop("PYTHONPATH", None)  # the wheel is to be imported, not the checkout
     return environment

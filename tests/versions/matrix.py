@@ -1,4 +1,4 @@
-"""What is promised of which versions. Each cell is tested by test_matrix.py; the page shows it."""
+"""The capabilities of all supported versions: test_matrix.py tests each, and a page shows them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Capability:
 
     Attributes:
         title: for the page.
-        needs: the extras without which it cannot be.
+        needs: the extras that it needs.
     """
 
     title: str
@@ -89,7 +89,7 @@ CAPABILITIES = {
 
 
 def page() -> str:
-    """Return the page of docs/, from what is declared above and what is pinned."""
+    """Return the page of docs/, made from the declarations above and the pins."""
     head = [""] + [environment.title for environment in ENVIRONMENTS]
     rows = [
         [package, *(each.version(name) or "none" for each in ENVIRONMENTS)]

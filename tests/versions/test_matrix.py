@@ -1,4 +1,4 @@
-"""What users do, in environments with other versions: `make test-matrix`."""
+"""Tests the capabilities in environments with other versions: `make test-matrix`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def place(installed: Installed, tmp_path: Path, home: dict[str, str]) -> Place:
 
 @pytest.fixture
 def secret(tmp_path: Path) -> tuple[str, str]:
-    """A reference, and the digest of what it gives."""
+    """A reference, and the digest of its secret."""
     (tmp_path / "secret").touch(0o600)
     (tmp_path / "secret").write_text("canary-of-a-file")
     return f"file://{tmp_path}/secret", digest("canary-of-a-file")

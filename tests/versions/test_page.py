@@ -1,4 +1,4 @@
-"""docs/versions.md says what is declared, and every cell of it is a test."""
+"""docs/versions.md matches the declarations, and each of its cells is a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ZenML client in this process, connected as a test wants it, and stacks with the component."""
+"""A ZenML client in this process, with the connection of a test, and stacks with the component."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zenml_mlauth import connection
 def nothing_from_before(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean_environment: Path
 ) -> Iterator[None]:
-    """No pass and no warning of an earlier test; steps write into a file of the test."""
+    """Forget passed checks and warnings of earlier tests; steps write into a file of the test."""
     monkeypatch.setattr(connection, "_passed", {})
     monkeypatch.setattr(connection, "_warned", {})
     monkeypatch.setenv(pipelines.TRACE, str(tmp_path / "trace.txt"))
@@ -51,7 +51,7 @@ def registered(zenml_server: ZenMLServer, component_flavor: None) -> None:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Have variables, and a ZenML client that reads them."""
+    """Set variables, and make a ZenML client that reads them."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -64,7 +64,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 @contextmanager
 def connected(account: Account, url: str | None = None, **fields: Any) -> Iterator[None]:
-    """Be a service account in this process, as a flow is after `zenml_login`."""
+    """Connect this process as a service account, as `zenml_login` does in a flow."""
     credentials = {"store_url": url or account.url, "api_key": account.reference, **fields}
     with mlauth.activate(ZenMLCredentials.of("test", credentials)):
         yield
@@ -72,7 +72,7 @@ def connected(account: Account, url: str | None = None, **fields: Any) -> Iterat
 
 @pytest.fixture
 def me(account: Account, registered: None) -> Iterator[Account]:
-    """The service account as which ZenML's client works in the test."""
+    """The service account of ZenML's client in the test."""
     with connected(account):
         yield account
 

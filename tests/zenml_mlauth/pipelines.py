@@ -97,7 +97,7 @@ class RecordingAlerterFlavor(BaseAlerterFlavor):
 
 
 class SubprocessOperator(BaseStepOperator):
-    """Runs a step as a container would: another process, with the environment it is given."""
+    """Runs a step in another process with its own environment, as a container would."""
 
     def submit(self, info, entrypoint_command, environment):
         env = dict(os.environ) | environment | {"PYTHONPATH": str(ROOT)}

@@ -81,7 +81,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def metadata_of(run_id: uuid.UUID) -> dict[str, object]:
-    """Read back from the server what the component wrote into a run."""
+    """Return the component's metadata of a run, from the server."""
     run = Client().get_pipeline_run(run_id)
     found = run.run_metadata["service_account_check"]
     assert isinstance(found, dict)
@@ -158,7 +158,7 @@ def test_a_server_that_is_not_among_the_allowed_hosts_is_not_asked(
 def test_a_url_that_programs_read_as_two_hosts_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Urllib, and httpx, take the host behind the `@`; requests, and so ZenML, the one before."""
+    """urllib and httpx use the host after the `@`; requests, and so ZenML, uses the one before."""
     allowed = tmp_path / "allowed-hosts"
     allowed.write_text("localhost\n")
     monkeypatch.setattr(hosts, "FILE", str(allowed))
@@ -476,7 +476,7 @@ def test_a_profile_that_is_not_in_the_source_root_is_one_line(me: Account) -> No
 
 
 def installed(**config: object) -> str:
-    """Return what ZenML, when it builds an image, installs for a stack with the component."""
+    """Return the packages that ZenML installs in an image for a stack with the component."""
     make_stack(**config)
     files = PipelineDockerImageBuilder.gather_requirements_files(
         DockerSettings(), stack=Client().active_stack, log=False

@@ -1,4 +1,4 @@
-"""What ZenML's dashboard shows of the component, in a real browser: `make test-browser`."""
+"""ZenML's dashboard shows the component's result, in a real browser: `make test-browser`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 
 
 def skip_questions(url: str, user: str, password: str) -> None:
-    """Answer what the dashboard asks each new user before it shows anything."""
+    """Answer the questions that the dashboard first asks each new user."""
     with httpx.Client(base_url=f"{url}/api/v1", trust_env=False, timeout=60) as client:
         form = {"grant_type": "password", "username": user, "password": password}
         token = client.post("/login", data=form).raise_for_status().json()["access_token"]

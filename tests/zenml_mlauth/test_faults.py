@@ -1,4 +1,4 @@
-"""What can be wrong with the connection of ZenML's own client."""
+"""Faults of the connection of ZenML's own client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClientFault(Row):
     """A connection that does not work.
 
     Attributes:
-        replies: a server's, if there is one.
+        replies: the answers of a server, if there is one.
         variables: more of the environment.
     """
 
@@ -69,7 +69,7 @@ ROWS = [
 
 @contextmanager
 def client(replies: tuple[Reply, ...], variables: Mapping[str, str]) -> Iterator[str]:
-    """Have a client that uses a server, if there is one; yield its URL."""
+    """Make a client that uses a server, if there is one; yield the server's URL."""
     with ExitStack() as stack:
         url, more = "", dict(variables)
         if replies:
@@ -81,7 +81,7 @@ def client(replies: tuple[Reply, ...], variables: Mapping[str, str]) -> Iterator
 
 
 def checked(ends: str, caplog: pytest.LogCaptureFixture, seconds: float = 30) -> str:
-    """Check, and return the line that the check ends with, in the way in which it should."""
+    """Check, and return the line of the result, which must have the right status."""
     if ends == "failed":
         with pytest.raises(CheckFailed) as caught:
             zenml_mlauth.check(timeout=seconds)

@@ -1,4 +1,4 @@
-"""Flows of a module that logs in for itself, when it is imported."""
+"""Flows of a module that logs in while it is imported."""
 
 from flows import endless, killed
 

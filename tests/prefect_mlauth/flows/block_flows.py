@@ -1,4 +1,4 @@
-"""Flows that use blocks, as code of a user's does."""
+"""Flows that use blocks, as users do."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def leak() -> None:
 
 @flow(log_prints=True)
 def login() -> None:
-    """Log in, say as whom ZenML's client works, and fail inside of the block of code."""
+    """Log in, report the account of ZenML's client, and fail inside of the block of code."""
     block = ZenMLCredentials.load(os.environ["BLOCK"])
     report = block.check()
     before, inside, account = dict(os.environ), {}, ""
@@ -97,7 +97,7 @@ async def profile_async() -> None:
 
 @flow(log_prints=True)
 def secret() -> None:
-    """Read a secret, write it anew under the value's end, and print both by mistake."""
+    """Read a secret, write another value, and print both by mistake."""
     block = AzureKeyVaultSecret.load(os.environ["BLOCK"])
     old = block.read_secret()
     reference = block.write_secret(old + b"-new")

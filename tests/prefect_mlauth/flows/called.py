@@ -1,6 +1,6 @@
 """A script that calls a flow: `called.py LOGIN [DEPLOYMENT]`.
 
-LOGIN is JSON, as what the script logs in; DEPLOYMENT is what the flow runs meanwhile.
+LOGIN is JSON with the login of the script. The flow runs DEPLOYMENT meanwhile.
 """
 
 import json
@@ -16,13 +16,13 @@ from prefect_mlauth.steps import zenml_login
 
 @flow
 def alone() -> None:
-    """Say what is in the environment."""
+    """Report the environment."""
     say()
 
 
 @flow
 def parent() -> None:
-    """Run another flow, as its child, under an activation of this one's."""
+    """Run another flow as a child, under an activation of this flow."""
     with ZenMLCredentials(**json.loads(sys.argv[1])).login():
         run = run_deployment(sys.argv[2], timeout=120, poll_interval=1)
         print("CHILD", run.id, run.state_name)

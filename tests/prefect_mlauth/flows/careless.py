@@ -1,4 +1,4 @@
-"""A flow that is careless with its secrets wherever flows are: it prints, logs and passes them."""
+"""A flow that makes the usual mistakes with its secrets: it prints, logs and passes them."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def careless_pipeline() -> None:
 
 @flow(log_prints=True)
 def careless() -> None:
-    """Do what leaves secrets somewhere, were nothing done about it."""
+    """Make mistakes that would leave secrets somewhere without mlauth."""
     log_a_secret()
     with MLAuthProfile(content={"env": {"CANARY_OF_A_BLOCK": os.environ["OF_A_BLOCK"]}}).activate():
         print("printed beside a block", os.environ["CANARY_OF_A_BLOCK"])

@@ -1,4 +1,4 @@
-"""Small flows that say what they find; of secrets only a digest."""
+"""Small flows that report their environment; of secrets, they report only a digest."""
 
 import base64
 import hashlib
@@ -36,13 +36,13 @@ def say(**facts: object) -> None:
 
 @flow(log_prints=True)
 def show() -> None:
-    """Say what is in the environment."""
+    """Report the environment."""
     say()
 
 
 @flow(log_prints=True)
 def who() -> None:
-    """Say as whom ZenML's own client works."""
+    """Report the account of ZenML's own client."""
     from zenml.client import Client
 
     say(account=Client().active_user.name, at_import=FOUND_AT_IMPORT)
@@ -50,7 +50,7 @@ def who() -> None:
 
 @flow(log_prints=True)
 def pipeline() -> None:
-    """Run a ZenML pipeline, and hand the token to a test that is to look for it."""
+    """Run a ZenML pipeline, and give the token to a test that searches for it."""
     from one_step import one_step
 
     run = one_step()
@@ -61,7 +61,7 @@ def pipeline() -> None:
 
 @flow(log_prints=True)
 def who_again() -> None:
-    """Say as whom ZenML's client works before and after it logs in again, next to another run."""
+    """Report the account of ZenML's client before and after it logs in again, beside another run."""
     from zenml.client import Client
 
     store = Client().zen_store
@@ -73,7 +73,7 @@ def who_again() -> None:
         time.sleep(0.1)
     names = []
     for _ in range(3):
-        # The server refuses this, as it does a token that has expired: the client logs in again.
+        # The server refuses this token like an expired one, so the client logs in again.
         store.session.headers["Authorization"] = "Bearer expired"
         names.append(store.get_user(include_private=True).name)
     say(first=first, again=names, met=len(list(meeting.glob("*.here"))))
@@ -143,7 +143,7 @@ def with_children() -> None:
 
 @flow(log_prints=True)
 def killed() -> None:
-    """End as a process does that the kernel kills."""
+    """End like a process that the kernel kills."""
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -158,7 +158,7 @@ def endless() -> None:
 @killed.on_crashed
 @endless.on_cancellation
 def hook(flow: object, flow_run: object, state: object) -> None:
-    """Write down what the process that runs this hook has in its environment."""
+    """Write down the environment of the process that runs this hook."""
     from prefect_mlauth import MLAuthProfile
 
     try:

@@ -1,7 +1,7 @@
-"""A script of a user's that serves flows for as long as it lives: `python -m served FLOWS LOGIN`.
+"""A user's script that serves flows as long as it lives: `python -m served FLOWS LOGIN`.
 
-FLOWS are JSON, deployment names to flow names. LOGIN, if there is one, is JSON with what the script
-gives to `zenml_login` before it serves.
+FLOWS is JSON: names of deployments with the names of their flows. LOGIN, if it is there, is JSON
+with the inputs of `zenml_login`, which the script calls before it serves.
 """
 
 import json

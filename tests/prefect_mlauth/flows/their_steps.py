@@ -2,7 +2,7 @@
 
 
 def use_zenml() -> dict[str, str]:
-    """Have ZenML's client imported and in use before mlauth's step: on a local store."""
+    """Import and use ZenML's client, with a local store, before mlauth's step."""
     from zenml.client import Client
 
     return {"before": Client().active_user.name}

@@ -1,4 +1,4 @@
-"""Print what the profile `prod` sets for the length of a `with`, and whether it is undone."""
+"""Print the variables of the profile `prod` inside of a `with`, and whether it is undone."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Print a digest of what a reference gives: `python resolve.py REFERENCE`."""
+"""Print a digest of the secret of a reference: `python resolve.py REFERENCE`."""
 
 import hashlib
 import sys
