@@ -39,7 +39,7 @@ def credentials(account: Account, **fields: object) -> ZenMLCredentials:
 
 
 def who() -> str:
-    """Return as whom ZenML's own client works in this process."""
+    """Return the account with which ZenML's own client works in this process."""
     from zenml.client import Client
 
     return Client().active_user.name
@@ -289,7 +289,7 @@ def test_what_was_exported_is_masked_in_logs(caplog: pytest.LogCaptureFixture) -
 
 
 class TestFolders:
-    """Private directories: whose owner is dead they are swept, whose owner lives they stay."""
+    """Private folders of dead owners are removed, and those of living owners stay."""
 
     CODE = (
         "import os, sys, time; from mlauth.activation import activate\n"
@@ -330,7 +330,7 @@ class TestFolders:
 
     @pytest.mark.parametrize("hours", [-3, 3])
     def test_a_clock_that_steps_ends_nothing(self, account: Account, hours: int) -> None:
-        """It was wrong when the folder was made, and is put right while the run goes on."""
+        """The clock was wrong when the folder was made, and is corrected while the run goes on."""
         wrong = f"import time\nnow = time.time\ntime.time = lambda: now() + {hours} * 3600\n"
         process, folder = self.start(account.key, before=wrong)
         folders.sweep()
@@ -384,7 +384,7 @@ class TestFolders:
     def test_what_a_record_names_is_removed_if_it_is_a_private_folder_and_no_other(
         self, tmp_path: Path
     ) -> None:
-        """It comes with the environment, in which others may have written it."""
+        """The record is in the environment, where others may have written it."""
         place = tmp_path / "place"
         private, theirs, target = (
             place / name for name in ("mlauth-0a1b2c3d.1.2.abc", "theirs", "target")
@@ -403,7 +403,7 @@ class TestFolders:
 
 
 class TestRecord:
-    """What a process finds that starts with an activation of another's in its environment."""
+    """A process starts with the record of another process's activation."""
 
     def test_it_has_names_and_no_values(self) -> None:
         memory.put("secret", "canary-of-record")
@@ -428,7 +428,7 @@ class TestRecord:
     def test_what_is_not_of_its_kind_is_left_out(
         self, kind: str, wrong: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever sets variables for a run can write it: it ends neither a login nor a child."""
+        """Whoever sets variables for a run can write the record; that breaks no login or child."""
         owner = 0 if kind == "owner" else os.getpid()
         monkeypatch.setenv(RECORD, json.dumps({"owner": owner, "folders": [], kind: wrong}))
         memory.put("secret", "canary-of-record")

@@ -292,7 +292,7 @@ def test_a_profile_is_checked_as_a_whole(account: Account, monkeypatch: pytest.M
 
 
 class TestTheEnvironment:
-    """What `mlauth check` without a profile looks at."""
+    """`mlauth check` without a profile."""
 
     @pytest.fixture(autouse=True)
     def _set(self, monkeypatch: pytest.MonkeyPatch, account: Account) -> None:

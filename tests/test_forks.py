@@ -65,14 +65,14 @@ def fork(environment: dict[str, str], reference: str, times: int) -> list[int]:
 def test_children_of_a_process_whose_threads_resolve_do_so_as_well(azure: Azure) -> None:
     vault = azure.vault()
     vault.put("key", "canary-of-the-vault")
-    # Tokens that end so soon are used once: the threads ask for one all the time.
+    # Tokens that end so soon are used only once, so the threads ask for new ones all the time.
     environment = azure.environment(azure.identity("get", lifetime=200))
     assert fork(environment, f"azurekv://{vault.name}/key", 30) == [0] * 30
 
 
 @pytest.mark.usefixtures("clean_environment")
 def test_a_fork_in_the_middle_of_the_first_use(tmp_path: Path) -> None:
-    """What is imported for it then is not left half-imported, and locked, in the child."""
+    """A module that is imported meanwhile is not half-imported, and locked, in the child."""
     (tmp_path / "key").write_text("canary-of-the-file")
     assert fork({}, f"file://{tmp_path}/key", 4) == [0] * 4
 
@@ -102,7 +102,7 @@ while time.monotonic() < started + 0.3:
 
 
 def test_a_fork_while_what_is_imported_makes_a_logger(tmp_path: Path) -> None:
-    """`logging` has a lock of its own, and holds it over a fork: nobody waits for ever."""
+    """`logging` has a lock of its own and holds it in a fork; nobody may wait for ever."""
     (tmp_path / "slow.py").write_text(SLOW)
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS, str(tmp_path)], capture_output=True, text=True, timeout=60

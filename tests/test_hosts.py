@@ -144,7 +144,7 @@ def test_without_the_file_there_is_no_limit_but_one_that_cannot_be_read_refuses_
 def test_a_folder_that_is_a_link_to_what_is_not_there_refuses_everything(
     allowed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a volume was not mounted."""
+    """For instance, a volume was not mounted."""
     folder = allowed.parent / "etc"
     folder.symlink_to("gone")
     monkeypatch.setattr(hosts, "FILE", str(folder / "allowed-hosts"))
@@ -201,7 +201,7 @@ def refused(host: str) -> str:
 
 
 def calls(folder: Path) -> dict[str, tuple[str, object]]:
-    """Every way to use a credential: the host that it is refused for, and a call."""
+    """Return every way to use a credential: the refused host, and a call."""
     key = f"file://{folder}/key"
     zenml = {"store_url": "https://evil.example:8443", "api_key": key}
     vault, at_vault = {"vault": "evil.example", "name": "token"}, "azurekv://evil.example/token"

@@ -261,10 +261,10 @@ OURS = ("activation.py", "environment.py", "folders.py", "record.py", "isolation
 def at_line(
     number: int, then: Callable[[], None], files: tuple[str, ...] = OURS
 ) -> Iterator[list[str]]:
-    """Do something at the n-th line of these files that this thread runs from here on.
+    """Call a function at the n-th line of these files that this thread runs from here on.
 
-    Not where a `with` is left: there Python looks for signals only after `__exit__` was called, so
-    no Ctrl-C comes before, and an error of a tracer would leave a lock held for ever.
+    The line that leaves a `with` does not count. Python looks for signals there only after
+    `__exit__`, so no Ctrl-C comes before. An error from a tracer would leave a lock held for ever.
     """
     lines: list[str] = []
     last: dict[int, int] = {}

@@ -120,7 +120,7 @@ def test_of_a_value_in_several_lines_each_is_masked() -> None:
 
 
 def test_a_value_of_many_lines_costs_a_record_no_more_than_one_of_two() -> None:
-    """What is looked for in a whole text one by one does not grow with the lines."""
+    """The number of searches through the whole text does not grow with the lines."""
     masking.register(["first line\nsecond line"])
     few = len(masking._spellings)
     masking.register(["\n".join(f"line {number:>60}" for number in range(20_000))])

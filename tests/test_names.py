@@ -1,4 +1,4 @@
-"""The core names no system, no store and no cloud: what it knew of one, another would miss."""
+"""The core names no system, no store and no cloud, because it must treat all of them alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release holds, and what its extras are called."""
+"""The content of a release, and the names of its extras."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_imports_a_library_has_an_extra_of_its_name() -> None:
 
 
 def test_each_extra_is_a_system_or_a_store_and_all_has_what_they_need() -> None:
-    """A word that is both has one extra: two spellings of it are one name when published."""
+    """A system and a store of the same name share one extra."""
     assert len({canonicalize_name(extra) for extra in EXTRAS}) == len(EXTRAS)
     words = {*systems.names(), *stores.schemes(), "prefect"}
     assert extras_of(words) == {canonicalize_name(extra) for extra in EXTRAS} - {"all"}

@@ -1,4 +1,4 @@
-"""What the pages name is there."""
+"""Every file, link and name on the pages exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places to run in that lack something: each ends in one line and the right exit code."""
+"""Commands run where something is missing; each ends in one line and the right exit code."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_deleted_working_directory_is_no_obstacle_where_nothing_is_named_from_
 
 
 def test_no_temporary_directory_that_can_be_written_to(folder: Path) -> None:
-    """As with a read-only root: a limit on the size of files stands for it."""
+    """The root may be read-only; here, a limit on the size of files has the same effect."""
     read_only = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
     done = run(folder, *ACTIVATE, before=read_only)
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr  # it needs none

@@ -41,7 +41,7 @@ def project(zenml_server: ZenMLServer, tmp_path_factory: pytest.TempPathFactory)
 
 
 def adapted(text: str, folder: Path, server: ZenMLServer) -> str:
-    """Exchange what every reader has to: the server's address and the key's place."""
+    """Replace the server's address and the key's place, as every reader must."""
     text = text.replace("https://zenml.example.com", server.url)
     return text.replace("/run/secrets/zenml/api-key", str(folder / "api-key"))
 
@@ -55,7 +55,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, project: Path) -> dict[str, str
 
 
 def test_nothing_is_installed_by_a_name_that_somebody_else_could_register() -> None:
-    """As long as the project is on no public index."""
+    """This holds as long as the project is on no public index."""
     folders = ("docs", "deployments", "mlauth", "prefect_mlauth", "zenml_mlauth")
     pages = [*ROOT.glob("*.md"), *(path for name in folders for path in (ROOT / name).rglob("*"))]
     named = [

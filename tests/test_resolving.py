@@ -57,7 +57,7 @@ class Holding(BaseModel):
 
 @pytest.mark.parametrize("hold", [lambda it: it, lambda it: [it], lambda it: Holding(token=it)])
 def test_json_refuses_a_secret_which_it_would_write_like_any_other(hold: Any) -> None:
-    """Prefect makes the key of a task's kept result of what its inputs are as JSON."""
+    """Prefect makes the cache key of a task from its inputs as JSON."""
     value = hold(mlauth.resolve("memory://plain"))
     with pytest.raises(PydanticSerializationError, match="pass the secret's reference") as caught:
         to_jsonable_python(value)

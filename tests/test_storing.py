@@ -1,4 +1,4 @@
-"""What is the same for all stores; the rest is in the contract suite."""
+"""`mlauth.storing`, which is the same for all stores; the contract suite tests the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a run trusts: one file of certificates, for checks and for every client."""
+"""A run trusts one file of certificates, in checks and in every client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two systems in one profile: each has its own report, and none changes what another ends with."""
+"""Two systems in one profile: each has its own report, and none changes the other's result."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def start() -> Iterator[Callable[..., Two]]:
 
 @pytest.fixture
 def hanging() -> Iterator[Service]:
-    """What takes a request and does not answer while the test runs."""
+    """A service that takes requests, and does not answer while the test runs."""
     over = threading.Event()
 
     def hang(_call: Call) -> Answer:
@@ -225,7 +225,7 @@ def together(*found: Credentials) -> Profile:
 
 
 class TestOneValueForEachVariable:
-    """What the check proves is what the flow runs with: nobody else sets it."""
+    """The flow runs with the value that the check has proven: nobody else sets the variable."""
 
     def refused(self, profile: Profile, line: str) -> None:
         before = dict(os.environ)
@@ -293,7 +293,7 @@ class TestOneValueForEachVariable:
 
 
 class TestTheEnvironment:
-    """What `mlauth check` without a profile looks at, where there are several systems."""
+    """`mlauth check` without a profile, with several systems."""
 
     @pytest.fixture(autouse=True)
     def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
-"""Odd secrets through every store, and through `export_secrets`: kept as they are, or refused.
+"""Odd secrets in every store and in `export_secrets` stay as they are, or are refused.
 
-The table is that of docs/security.md, `Values that cannot be environment variables`.
+docs/security.md has the same table, under `Values that cannot be environment variables`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOO_LONG = "is too long for an environment variable"
 
 @dataclass(frozen=True)
 class Odd:
-    """A secret, and what is said of it when it is read, or when it is exported; None: kept."""
+    """A secret, and the messages when it is read and when it is exported (None: no message)."""
 
     value: bytes
     read: str | None = None
@@ -46,7 +46,7 @@ ODD = {
     "one byte more": Odd(C + b"a" * (MOST - len(C) + 1), export=TOO_LONG),
     "the most in characters, not in bytes": Odd(C + "é".encode() * 70_000, export=TOO_LONG),
     "128 KiB": Odd(C + b"a" * (128 * 1024 - len(C)), export=TOO_LONG),
-    # A vault holds 25 KB, and no longer answer of one is read than 1 MiB.
+    # A vault's secret has at most 25 KB, and at most 1 MiB of its answers is read.
     "1 MiB": Odd(C + b"a" * (1024 * 1024 - len(C)), export=TOO_LONG, not_in=("azurekv",)),
     "1 MiB of lines": Odd(
         (C + b"-" * 57 + b"\n") * 16_383 + b".", export=TOO_LONG, not_in=("azurekv",)

@@ -1,4 +1,4 @@
-"""Tokens for services of Azure of which mlauth has no store."""
+"""Tokens for services of Azure for which mlauth has no store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A system and a store of another distribution (tests/plugin), installed beside ours.
+"""A system and a store of another distribution (tests/plugin), installed beside mlauth.
 
-They are there by their entry points: no line of mlauth knows them.
+mlauth finds them by their entry points, and knows nothing else about them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def order():
 
 @dataclass
 class Acme:
-    """An environment with the plugin, and what takes the place of Acme's services.
+    """An environment with the plugin, and stand-ins of Acme's services.
 
     Attributes:
         python: of the environment.
@@ -67,7 +67,7 @@ class Acme:
             )
 
     def mlauth(self, *arguments: str, **env: str) -> tuple[int, str]:
-        """Return how a command ended and what it said: no secret."""
+        """Return the exit code and the output of a command, which must hold no secret."""
         done = self.run("-m", "mlauth.cli", *arguments, **env)
         said = " ".join((done.stdout + done.stderr).split())
         assert TOKEN not in said

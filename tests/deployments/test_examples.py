@@ -1,4 +1,4 @@
-"""The folders of deployments/, run as they are but for what every reader edits."""
+"""Runs the examples of deployments/ unchanged, but for the settings that every reader edits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(300)
 def edited(
     example: str, folder: Path, account: Account, reference: str, pool: str | None = None
 ) -> Path:
-    """Return a copy of an example with what every reader exchanges."""
+    """Return a copy of an example with the settings that every reader edits."""
     image = folder / "image"
     shutil.copytree(ROOT / example, image)
     text = (image / "prefect.yaml").read_text()

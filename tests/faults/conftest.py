@@ -12,7 +12,7 @@ import trustme
 
 
 class Certificates:
-    """What services show, and the CA that is trusted."""
+    """The certificates of services, and the CA that is trusted."""
 
     def __init__(self, folder: Path) -> None:
         trusted, stranger = trustme.CA(), trustme.CA()

@@ -1,4 +1,4 @@
-"""What can fail, in tables: the tests beside this file let each row happen.
+"""Tables of all failures: the tests beside this file make each row happen.
 
 docs/failures.md shows the same tables.
 """
@@ -15,10 +15,10 @@ class Row:
     """One thing that goes wrong, and the line that says so.
 
     Attributes:
-        what: the words of a reader for it. Rows with the same words and end are shown as one.
-        ends: `failed`, `unknown`, or the class that is raised.
+        what: the fault in a reader's words. Rows with the same words and end are shown as one.
+        ends: `failed`, `unknown`, or the class of the error.
         line: the whole line, with placeholders such as HOST.
-        shown: whether the document has it; not where it differs by a word from the row before.
+        shown: whether the document has it. A row that is almost the same as another is not shown.
     """
 
     what: str
@@ -29,13 +29,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one system, one store, or what is the same for all.
+    """The rows of one system, of one store, or of all.
 
     Attributes:
         heading: its heading in the document.
-        says: what a reader must know of all rows.
-        rows: these.
-        begin: with what many lines begin, which is left away.
+        says: an introduction for all rows.
+        rows: the rows.
+        begin: the common beginning of many lines, which is not shown.
     """
 
     heading: str
@@ -57,7 +57,7 @@ class Table:
 
 
 def _cell(lines: list[str]) -> str:
-    """Show lines in one cell; a beginning that all have in common stands there once."""
+    """Show lines in one cell; a beginning that all have in common is shown once."""
     start = commonprefix(lines).rpartition(" ")[0]  # noqa: RUF071 - of texts, not of paths
     if len(lines) > 1 and len(start) > 15:
         lines = [f"{start} …", *(f"… {line[len(start) + 1 :]}" for line in lines)]

@@ -1,4 +1,4 @@
-"""What a vault's answers mean, what can be wrong with an identity, and Azure's own client."""
+"""Faults of vaults, of identities, and of Azure's own client."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class OfIdentity(Row):
 
     Attributes:
         variables: those that choose it.
-        said: what the place that issues its tokens answers.
+        said: the answer of the issuer of its tokens.
     """
 
     variables: Callable[[Azure, Identity, Path], dict[str, str]]
@@ -383,7 +383,7 @@ def refused(reference: str, vault: str, timeout: float = 30) -> tuple[str, str]:
         (re.escape(vault), "VAULT"),
         (r"\((HTTP )?\d{3}\)|HTTP \d{3}", lambda m: re.sub(r"\d+", "STATUS", m[0])),
         (r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DATE"),
-        # One time limit in another, a moment apart: which is noticed depends on the machine.
+        # Two time limits end at almost the same moment, and either may be noticed first.
         (
             r"VAULT gave no answer in time: ",
             f"no answer within {timeout} s, from the store or from what says who asks: ",

@@ -1,4 +1,4 @@
-"""docs/failures.md is made of the tables; `make docs` writes it anew."""
+"""docs/failures.md is made from the tables; `make docs` writes it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ activation (a pull step, a block, `mlauth.activate`) raises an error. *unknown* 
 credential may be fine: the exit code is 3, and an activation goes on with the line as a warning.
 Where a class stands in place of these, an activation raises it; only `StoreUnavailable` is unknown.
 """
-# What a line advises; one that has none of these leaves its reader alone.
+# Words of advice. A line without any of them does not say what to do.
 ADVICE = re.compile(
     r"\?|`zenml |\b(add|ask|assign|check|correct|enable|give|install|it has|it takes|leave|"
     r"log in|look|make|must be|must start|name|pass|pin|put|reach it|recover|remove|renew|rotate|"

@@ -20,7 +20,7 @@ from tests.support.connect_proxy import connect_proxy
 from tests.support.faults import Reply, answer, endless, faulty, reset, silent
 
 CANARY = "canary-key-77"
-SOON, LONG = 1.0, 30.0  # the time limits of what is waited for, and of what is said at once
+SOON, LONG = 1.0, 30.0  # the time limits of faults that wait for it, and of faults that do not
 ANSWERS = answer(200)
 
 
@@ -29,13 +29,13 @@ class NetworkFault(Row):
     """A fault of the network.
 
     Attributes:
-        replies: how the service answers: the line is the same for each.
-        tls: which certificate it shows; see `Certificates`.
-        scheme: in which the service is asked.
-        dns: what the name server says.
-        variables: those of the environment; PROXY is one that connects to nothing.
+        replies: the service's answers; the line is the same for each.
+        tls: the service's certificate; see `Certificates`.
+        scheme: the scheme of the URL.
+        dns: the answer of the name server.
+        variables: variables of the environment; PROXY is a proxy that connects to nothing.
         ca: the CA bundle of the section, in place of the right one.
-        waits: whether it is waited for, or tried again, until the time limit.
+        waits: whether the request waits, or is repeated, until the time limit.
     """
 
     replies: tuple[Reply, ...] = (ANSWERS,)
@@ -52,7 +52,7 @@ def _tls(line: str, certificate: str, **more: str) -> NetworkFault:
 
 
 def _statuses(*statuses: int) -> tuple[Reply, ...]:
-    """Answer with each, and ask for more patience than there is, so that nothing is waited for."""
+    """Answer with each status, and ask for a wait beyond the time limit, so that nobody waits."""
     return tuple(answer(each, CANARY.encode(), Retry_After="86400") for each in statuses)
 
 
@@ -226,7 +226,7 @@ def ask(url: str, ca: str | None, seconds: float) -> Fault:
         auth, data = Bearer(SecretStr(CANARY)), {"password": CANARY}
         found = service.request("POST", "/login", auth=auth, data=data)
     assert isinstance(found, Fault)
-    assert time.monotonic() - start < LONG  # what is waited for would take minutes
+    assert time.monotonic() - start < LONG  # a fault that waits would take minutes
     return found
 
 

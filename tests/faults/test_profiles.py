@@ -1,4 +1,4 @@
-"""What can be wrong with `mlauth.toml`."""
+"""Faults of `mlauth.toml`."""
 
 from __future__ import annotations
 

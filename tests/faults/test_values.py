@@ -1,4 +1,4 @@
-"""What can be wrong with a secret on this machine, and with a value of any store."""
+"""Faults of a secret on this machine, and of a value from any store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class WrongValue(Row):
     """A secret that cannot be used.
 
     Attributes:
-        value: what is in the file, or what makes something else of it.
-        reference: what is read.
+        value: the content of the file, or a function that makes something else in its place.
+        reference: the reference.
     """
 
     value: bytes | Callable[[Path], object] = lambda path: None

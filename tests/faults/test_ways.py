@@ -1,7 +1,7 @@
-"""The command line and an activation hand a fault on, whatever it is a fault of.
+"""The command line and an activation pass on the faults of every part.
 
-ZenML's component does in tests/zenml_mlauth/test_faults.py, a step in
-tests/prefect_mlauth/test_failures.py.
+tests/zenml_mlauth/test_faults.py tests the same for ZenML's component, and
+tests/prefect_mlauth/test_failures.py for a step.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def hang_up(connection: socket.socket, server: FaultyServer) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, and how the ways end with it.
+    """A fault, and how the command line and an activation end with it.
 
     Attributes:
         code: the exit code of `mlauth check`.
-        line: what is said.
-        raised: what an activation raises; None where it goes on with a warning.
-        reply: the server's, which is URL, or HOST, in the line and the file.
+        line: the line.
+        raised: the error of an activation; None if it goes on with a warning.
+        reply: the answer of the server, which the line and the file call URL or HOST.
         profile: the file.
         seconds: the time limit.
     """

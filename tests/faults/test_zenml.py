@@ -1,4 +1,4 @@
-"""What a ZenML server's answers mean, and what can be wrong with a key and with variables."""
+"""Faults of a ZenML server, of a key, and of variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answered(Row):
 
     Attributes:
         replies: in order; the last one is repeated.
-        key: what is in the store.
+        key: the value in the store.
         fields: more of the credentials.
     """
 

@@ -1,4 +1,4 @@
-"""How an object of every public class is made, each where a secret has been at hand."""
+"""Makes an object of every public class, with a secret at hand wherever there can be one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from tests.support.zenml_server import ZenMLServer
 
 
 class Here:
-    """Where objects are made, and the values that they must not show."""
+    """The parts from which objects are made, and the values that they must not show."""
 
     def __init__(
         self, folder: Path, azure: Azure, patch: pytest.MonkeyPatch, stack: ExitStack
@@ -79,7 +79,7 @@ class Here:
         return str(write_profile(self.folder, "p", **self.profile | {"zenml": self.zenml(url)}))
 
     def good(self) -> Reply:
-        """What is right for every question to ZenML, and sends back what it was sent."""
+        """Answer every request to ZenML with success, and echo the request."""
         body = {
             "version": metadata.version("zenml"),
             "deployment_type": "other",
@@ -130,7 +130,7 @@ class Here:
         return tokens
 
     def error(self, kind: type[BaseException]) -> BaseException:
-        """One that was raised where a value is at hand, over another that shows it."""
+        """Return an error that was raised near a value, with a cause that shows the value."""
         key = self.key
         try:
             try:
@@ -150,7 +150,7 @@ def activation(here: Here) -> mlauth.Activation:
 
 
 def activating(here: Here) -> Activating:
-    """One that is to put back what was a secret before it."""
+    """Return an activation that will restore an earlier secret."""
     here.patch.setenv("OTHER", here.token)
     credentials = ZenMLCredentials.of("test", here.zenml())
     exports = [
@@ -224,7 +224,7 @@ def asked(here: Here) -> tuple[Service, Answer]:
 
 
 def literal(here: Here) -> Any:
-    """What a block says of a key where its reference belongs."""
+    """Return a block's error for a key in the place of a reference."""
     from prefect_mlauth import ZenMLCredentials as Block
 
     with pytest.raises(errors.InvalidBlock) as raised:
@@ -237,7 +237,7 @@ def block(name: str, fields: Callable[[Here], Mapping[str, Any]]) -> Callable[[H
 
 
 def suite(system: str, here: Here) -> SystemContract:
-    """Return the contract suite of a system of ours: it knows fields and secrets."""
+    """Return the contract suite of one of our systems, which knows its fields and secrets."""
     found = vars(import_module(f"tests.systems.test_{system}")).values()
     classes = [each for each in found if isclass(each) and issubclass(each, SystemContract)]
     made: SystemContract = next(each for each in classes if vars(each).get("system") == system)()
@@ -279,7 +279,7 @@ def zenml_server(here: Here) -> ZenMLServer:
 
 
 def ready(here: Here) -> Ready:
-    """A rotation that is ready: it holds the stored key and a token that may rotate."""
+    """Return a prepared rotation, which holds the stored key and a token that may rotate it."""
     credentials = ZenMLCredentials.of("test", here.zenml())
     flows = SecretStr("flows")
     server = _Server(credentials, "flows", "/keys", "/keys/1", SecretStr(here.token), flows)

@@ -1,4 +1,4 @@
-"""Whatever Key Vault and what issues its tokens do: nothing said holds a secret or a token."""
+"""Whatever Key Vault and Microsoft Entra do, no output holds a secret or a token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def watch(
 
 
 class Place:
-    """A vault with a secret, an identity, and every value of theirs."""
+    """A vault with a secret, an identity, and all their values."""
 
     def __init__(self, azure: Azure, patch: pytest.MonkeyPatch) -> None:
         self.azure, self.vault = azure, azure.vault()
@@ -72,12 +72,12 @@ def within(activating: Any) -> Any:
 
 
 def nothing_said(text: str, place: Place) -> list[str]:
-    """Return what was said of a value, and whatever looks like a token of Microsoft's."""
+    """Return the output around each value, and around each token of Microsoft's shape."""
     return leaks(text, *place.values) + re.findall(r"eyJ[\w-]{10,}\.eyJ[\w.-]{10,}", text)
 
 
 def ways(place: Place, patch: pytest.MonkeyPatch, timeout: float) -> dict[str, Callable[[], Any]]:
-    """Every way to a secret of Key Vault."""
+    """Return every way to read a secret of Key Vault."""
     vault, reference = place.vault.name, f"azurekv://{place.vault.name}/{NAME}"
     env = {"OTHER": reference}
     patch.setenv("MLAUTH_TIMEOUT", str(timeout))
@@ -100,7 +100,7 @@ def page(value: str) -> bytes:
 
 
 def said_back(place: Place, status: int, body: object = None) -> Answer:
-    """Say what was sent, the application's secret, wherever an answer has room for it."""
+    """Put the application's secret, as it was sent, wherever an answer has room for it."""
     value = place.identity.secret
     headers = {
         "Location": f"https://elsewhere.example.com/{quote(value)}",
@@ -182,7 +182,7 @@ def test_a_success_is_told_without_a_value(
     assert not watch.raised
     text = watch.text()
     for logger in ("urllib3.connectionpool: ", "azure.", "msal", "mlauth: "):
-        assert logger in text  # they do speak
+        assert logger in text  # the loggers are not silent
     assert nothing_said(text, place) == []
 
 

@@ -1,4 +1,4 @@
-"""Whatever a variable of Azure's holds: one line of our own errors, and no value in it."""
+"""Whatever a variable of Azure holds, the outcome is a line of ours without any value."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ ENDPOINTS = {
 
 
 def few(names: Iterable[str], *first: str) -> list[Any]:
-    """Leave all but the first to `make test-load`: each says a lot, which takes its time."""
+    """Leave all but the first to `make test-load`: each logs a lot, and that takes time."""
     return [pytest.param(name, marks=[] if name in first else pytest.mark.load) for name in names]
 
 
@@ -134,7 +134,7 @@ class Place:
         text = watch.text()
         assert leaks(text, *self.values) == []
         for error in raised:
-            # What issues tokens is asked by what tries again.
+            # The issuer of tokens is asked by code that retries.
             assert isinstance(error, (MLAuthError, FaultError)), repr(error)
             assert "\n" not in str(error)
             assert str(error).isprintable()

@@ -1,4 +1,4 @@
-"""The search itself finds what it is to find."""
+"""The search for canaries finds each spelling."""
 
 from __future__ import annotations
 

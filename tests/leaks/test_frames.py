@@ -1,11 +1,11 @@
-"""No frame of ours has a plain value in its locals when an error leaves it.
+"""No frame of ours has a plain value in a local variable when an error leaves it.
 
-What is looked at is each line of ours that runs, with the local variables that a traceback would
-show if an error came there: not only the lines at which some error is known to come.
+An error could come at any line. So the tests look at each line of ours that runs, and at the local
+variables that a traceback would show there.
 
-Left out are the threads that read stores and ask services (`mlauth.deadline`): an error leaves
-them without frames, which has a test of its own. And `mlauth.masking`, which is given texts to
-look for values in them, and runs nobody else's code meanwhile.
+Two parts are left out. Threads that read stores and ask services (`mlauth.deadline`) drop the
+frames of their errors, and another test shows that. `mlauth.masking` must hold values to look for
+them, and calls nobody else's code meanwhile.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def here(
 
 
 def ways(here: Here, url: str) -> dict[str, Callable[[], Any]]:
-    """Every way in which a value goes through this process."""
+    """Use every way in which a value goes through this process."""
     from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, steps
     from prefect_mlauth import ZenMLCredentials as Block
 
@@ -187,7 +187,7 @@ def test_no_line_of_ours_has_a_value_in_a_local_variable(here: Here) -> None:
 
 
 def test_the_look_finds_a_value() -> None:
-    """So that the test above can fail."""
+    """This shows that the test above can fail."""
 
     def ours() -> int:
         value = "canary-in-a-local"

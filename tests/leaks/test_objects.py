@@ -1,7 +1,7 @@
-"""No object of ours shows a value, whatever prints, stores or looks into it.
+"""No object of ours shows a value, however it is printed, stored or inspected.
 
-The objects are found by reflection: a new public class fails here until `making.py` says how one
-is made.
+The tests find all public classes by reflection. For a new class they fail until `making.py` can
+make an object of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def modules() -> Iterator[Any]:
         top = import_module(package)
         yield top
         for found in pkgutil.walk_packages(top.__path__, f"{package}."):
-            # What stands in for a service in contract suites gets no secrets but theirs.
+            # The stand-ins of contract suites get only the suites' own secrets.
             if not (re.search(r"\._", found.name) or found.name.startswith("mlauth.testing")):
                 yield import_module(found.name)
 
@@ -50,7 +50,7 @@ CLASSES: dict[str, type] = {
     for name, item in vars(module).items()
     if inspect.isclass(item) and item.__module__ == module.__name__ and not name.startswith("_")
 }
-# Nothing is ever an instance of these themselves.
+# These classes have no instances of their own.
 CONCRETE = sorted(
     name
     for name, cls in CLASSES.items()
@@ -107,9 +107,9 @@ def looks(value: Any) -> Iterator[tuple[str, str | bytes]]:
 
 
 def inside(value: Any) -> str:
-    """Return what is in an object and in what it holds, as far as these are ours or Python's own.
+    """Return the content of an object and of all objects in it, if they are ours or Python's.
 
-    A secret type ends the way down: its value is had by name only.
+    This stops at a secret type, whose value is available by name only.
     """
     found, seen = io.StringIO(), set[int]()
 
@@ -155,7 +155,7 @@ def test_what_is_made_here_exists() -> None:
 
 
 def test_the_look_into_an_object_finds_a_value() -> None:
-    """So that the tests above can fail."""
+    """This shows that the tests above can fail."""
 
     class Ours:
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def test_the_look_into_an_object_finds_a_value() -> None:
     "name", [name for name in CONCRETE if issubclass(CLASSES[name], Exception)]
 )
 def test_an_error_is_the_same_after_it_went_through_another_process(name: str, here: Here) -> None:
-    """Prefect pickles what a task raised; so does a process pool."""
+    """Prefect pickles the error of a task, and so does a process pool."""
     made = make(name, here)
     again = pickle.loads(pickle.dumps(made))
     assert type(again) is type(made)

@@ -1,4 +1,4 @@
-"""Whatever a ZenML server does, and whichever way it is asked: nothing said holds a secret."""
+"""Whatever a ZenML server does, and however it is asked, no output holds a secret."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def watch(here: Here, capfd: pytest.CaptureFixture[str]) -> Iterator[Watch]:
 
 
 def command(*arguments: str) -> str:
-    """Run a command of ours; return what a terminal shows."""
+    """Run a command of mlauth, and return its output."""
     result = CliRunner().invoke(main, arguments)
     return result.output + (said(result.exception) if result.exception else "")
 
@@ -90,7 +90,7 @@ def within(activating: Any) -> Any:
 
 
 def ways(here: Here, url: str, timeout: float) -> dict[str, Callable[[], Any]]:
-    """Every way to ask a ZenML server."""
+    """Return every way to ask a ZenML server."""
     fields = here.zenml(url)
     config = here.config(url)
     here.patch.setenv("MLAUTH_TIMEOUT", str(timeout))
@@ -113,7 +113,7 @@ def ways(here: Here, url: str, timeout: float) -> dict[str, Callable[[], Any]]:
 
 
 def sending_back(status: int, kind: str = "application/json") -> Reply:
-    """Send back every credential that came, wherever an answer has room for it."""
+    """Echo every credential of the requests, wherever an answer has room for it."""
 
     def reply(connection: Any, server: FaultyServer) -> None:
         sent = unquote_plus(server.requests[-1].decode())
@@ -178,7 +178,7 @@ def test_a_fault_of_the_server_is_told_without_a_value(
             watch.outcome(ways(here, server.url, 0.5)[name])
     said = watch.text()
     for logger in ("httpcore.connection: ", "zenml.", "urllib3.connectionpool: "):
-        assert logger in said  # they do speak
+        assert logger in said  # the loggers are not silent
     assert leaks(said, *here.values) == []
 
 

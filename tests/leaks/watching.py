@@ -1,4 +1,4 @@
-"""Watches everything that a process says: loggers at DEBUG, its output, tracebacks with locals."""
+"""Collects all output of a process: loggers at DEBUG, streams, and tracebacks with locals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOGGERS = tuple(
 
 
 class Watch:
-    """What was said so far."""
+    """The output so far."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture
@@ -33,7 +33,7 @@ class Watch:
         self.raised: list[BaseException] = []
 
     def outcome(self, call: Callable[[], Any]) -> None:
-        """Run something, and keep what it returned or raised as people and programs print it."""
+        """Call a function, and keep its result or error as people and programs print it."""
         try:
             result = call()
             self._text.append(result if isinstance(result, str) else repr(result))
@@ -50,7 +50,7 @@ class Watch:
 
 
 def said(error: BaseException) -> str:
-    """Return what a traceback with locals shows: rich's (as Prefect's), and Python's own."""
+    """Return tracebacks with locals, as rich (and so Prefect) and Python show them."""
     console = Console(file=io.StringIO(), width=4000, record=True)
     for hide in (True, False):
         console.print(
@@ -74,9 +74,9 @@ def said(error: BaseException) -> str:
 
 @contextmanager
 def watching(capture: pytest.CaptureFixture[str]) -> Iterator[Watch]:
-    """Have every logger at DEBUG on a plain handler that is there before mlauth masks any.
+    """Set every logger to DEBUG, with a plain handler from before mlauth masks any.
 
-    Afterwards the environment and the making of log records are what they were.
+    The end restores the environment and the factory of log records.
     """
     watch, root = Watch(capture), logging.getLogger()
     handler = logging.StreamHandler(watch.log)

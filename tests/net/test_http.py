@@ -113,7 +113,7 @@ def test_an_answer_below_500_is_the_callers_to_judge(status: int) -> None:
 
 
 def page_of(user: str, password: str) -> web.Service:
-    """Serve a page to who sends Basic with these, with a cookie, as a service with logins does."""
+    """Serve a page and a cookie to requests with this user and password."""
     pair = base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def page(call: web.Call) -> web.Answer:
@@ -266,7 +266,7 @@ def test_a_new_place_on_the_same_origin_is_said_and_not_followed(there: str) -> 
 
 
 def test_no_compression_is_asked_for_and_none_is_taken() -> None:
-    """What a compressed answer becomes is not bounded by what comes over the wire."""
+    """A limit for bytes on the wire would not limit an answer that is unpacked."""
     packed = gzip.compress(b'{"a": 1}')
     with faulty(answer(200, packed, Content_Encoding="gzip")) as server:
         message = refusal(FAILED, server.url)
@@ -587,7 +587,7 @@ def test_netrc_that_stops_zenmls_client_is_said(
 
 
 def test_netrc_is_not_read(no_proxies: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It would replace the token; requests does that, so the check says it of ZenML's client."""
+    """It would replace the token. requests reads it, so the check warns about ZenML's client."""
     (tmp_path / ".netrc").write_text("default login canary-user password canary-password\n")
     no_proxies.setenv("HOME", str(tmp_path))
     no_proxies.delenv("NETRC", raising=False)
@@ -623,7 +623,7 @@ def test_only_this_machine_is_loopback(url: str, local: bool) -> None:
 
 
 class TestSent:
-    """Whether a service may have got a request is known of every fault."""
+    """Every fault says whether the service may have received the request."""
 
     def sent(self, url: str, *, ca: str | None = None, seconds: float = LIMIT) -> bool:
         found = tried(url, ca, seconds)

@@ -1,4 +1,4 @@
-"""Whatever a service answers, over real sockets: a value or one line of our own, in time."""
+"""Whatever a service answers, the outcome is a value or one line of ours, in time."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ raw = st.binary(max_size=40) | nested | st.just(b"<html>" + TOKEN.encode()) | st
 
 
 def fields(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """An object with the fields that are read, each the right one, another value, or missing."""
+    """Make an object whose fields are right, wrong or missing."""
     return st.fixed_dictionaries(
         {}, optional={name: right | value for name, right in known.items()}
     )
 
 
-# Not the transient ones: those are retried until the deadline, which other tests show.
+# Transient statuses are left out: they are retried until the deadline, and other tests show that.
 status = st.sampled_from([200] * 6 + [201, 204, 301, 307, 400, 401, 403, 404, 409, 418, 501])
 headers = st.fixed_dictionaries(
     {},
@@ -77,11 +77,11 @@ def answers(body: st.SearchStrategy[Any]) -> st.SearchStrategy[Answer]:
 
 @dataclass
 class Settable:
-    """A server that is right about everything, but for what a test has set.
+    """A server with right answers, except for those that a test has set.
 
     Attributes:
-        right: what it answers, by path.
-        wrong: what it answers in place of that.
+        right: its answers, by path.
+        wrong: answers that replace them.
     """
 
     right: Mapping[str, Any]

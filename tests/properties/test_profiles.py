@@ -1,4 +1,4 @@
-"""Whatever is in `mlauth.toml`: a profile or one line of our own, without what is written there."""
+"""Whatever is in `mlauth.toml`, the outcome is a profile, or one line that repeats no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever stands where a secret reference belongs: a reference or our own error, nothing said."""
+"""Whatever text is given, the outcome is a reference, or an error of ours that repeats nothing."""
 
 from __future__ import annotations
 
