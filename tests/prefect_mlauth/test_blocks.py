@@ -272,7 +272,7 @@ LITERALS: dict[str, Refused] = {
 
 
 def refuses(error: BaseException, canary: str) -> None:
-    """The error is one line that says what to do, and no part of it or its causes is the literal."""
+    """The error is one line that says what to do. It and its causes do not hold the literal."""
     assert isinstance(error, InvalidBlock)
     assert "\n" not in str(error)
     assert "rotate it" in str(error)

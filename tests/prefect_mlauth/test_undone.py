@@ -29,7 +29,7 @@ OURS = (
 
 @pytest.fixture(autouse=True)
 def key(clean_environment: Path) -> Iterator[None]:
-    """A key in this process's memory. A step sets variables for a whole run, so they are removed."""
+    """A key in this process's memory. Variables of steps last for a whole run, so they go."""
     memory.put("key", api_key("canary"))
     yield
     while environment._active:

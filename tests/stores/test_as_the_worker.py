@@ -52,7 +52,7 @@ class Place:
         assert mlauth.resolve(self.reference).get_secret_value() == CANARY
 
     def read_elsewhere(self) -> None:
-        """Read in a process that ran no step, like an engine of Prefect whose steps ran elsewhere."""
+        """Read in a process that ran no step, like an engine whose steps ran elsewhere."""
         code = "import sys, mlauth; assert mlauth.resolve(sys.argv[1]).get_secret_value()"
         subprocess.run([sys.executable, "-c", code, self.reference], check=True)
 

@@ -61,7 +61,7 @@ def pipeline() -> None:
 
 @flow(log_prints=True)
 def who_again() -> None:
-    """Report the account of ZenML's client before and after it logs in again, beside another run."""
+    """Report the account of ZenML's client before and after a new login, beside another run."""
     from zenml.client import Client
 
     store = Client().zen_store
