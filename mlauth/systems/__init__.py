@@ -398,8 +398,15 @@ def _given_problem(name: str, given: Any) -> str | None:
     called = getattr(given, "system", None)
     if called != name:
         return f"is the system {plain(str(called))!r}, under the name of another"
-    whole = not isabstract(given) and isinstance(getattr(given, "title", None), str)
-    return None if whole else "has no title, no prove or no exports"
+    if isabstract(given) or not isinstance(getattr(given, "title", None), str):
+        return "has no title, no prove or no exports"
+    # Its block would take the place of ours: Prefect knows a block by its title.
+    taken = {_letters(load(each).title): each for each in _OURS}.get(_letters(given.title))
+    return f"has the title of the system {taken!r}" if taken else None
+
+
+def _letters(title: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", title.lower())
 
 
 def usable() -> tuple[list[type[Credentials]], list[str]]:

@@ -155,9 +155,10 @@ class SystemContract(ABC):
             assert (field.description or "").endswith("."), name
         assert self.model().__doc__ != Credentials.__doc__
 
-    def test_no_field_is_called_as_something_else_of_a_step(self) -> None:
-        """Every login takes the first two names, and Prefect itself reads the others in a step."""
-        assert not {"verify", "timeout", "id", "requires"} & set(self.model().model_fields)
+    def test_no_field_is_called_as_something_else_of_a_step_or_block(self) -> None:
+        """Every login takes the first names, Prefect reads the next in a step, a block has more."""
+        taken = {"verify", "timeout", "id", "requires", "check", "login", "load", "save", "delete"}
+        assert not taken & set(self.model().model_fields)
 
     def test_every_secret_is_a_reference(self) -> None:
         found = self.make().references()

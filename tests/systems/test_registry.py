@@ -73,6 +73,17 @@ def test_a_package_that_is_broken_is_one_line(installs: Installs, place: str, sa
     assert line.endswith("; update acme-anvils, or remove it")
 
 
+@pytest.mark.parametrize("title", ["ZenML", "Zen ML", "zenml!"])
+def test_another_package_takes_no_title_of_ours(
+    installs: Installs, title: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect knows a block by its title: the class that is made last would be that of both."""
+    installs("acme = acme_mlauth.system:AcmeCredentials")
+    monkeypatch.setattr(systems.load("acme"), "title", title)
+    with pytest.raises(UnknownSystem, match="has the title of the system 'zenml'"):
+        systems.load("acme")
+
+
 def test_two_of_one_name_are_refused(installs: Installs) -> None:
     installs("acme = acme_mlauth.system:AcmeCredentials")
     installs("acme = acme_mlauth.system:AcmeCredentials", "acme-rockets")
