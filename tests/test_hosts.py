@@ -18,11 +18,14 @@ import mlauth
 from mlauth import hosts
 from mlauth.cli import main
 from mlauth.errors import MLAuthError
+from mlauth.stores import memory
 from mlauth.systems.zenml import ZenMLCredentials
 from prefect_mlauth import AzureKeyVaultSecret, MLAuthProfile, ReferencedSecret, steps
 from prefect_mlauth import ZenMLCredentials as ZenMLBlock
 from prefect_mlauth.blocks.active import Active
 from tests.support.accounts import Account
+from tests.support.hub import TOKEN, HubCredentials, hub
+from tests.support.web import Answer, Call, serve
 from tests.support.zenml_keys import api_key
 
 _watching: list[list[str]] = []
@@ -366,6 +369,25 @@ def test_a_vault_is_refused_also_where_there_is_no_identity_to_ask_it_as(
     allowed.write_text("login.microsoftonline.com")
     with nothing_read_or_asked(folder), pytest.raises(MLAuthError, match=refused("evil.example")):
         mlauth.activate("vault").__enter__()
+
+
+def test_a_host_that_a_system_does_not_name_is_refused_all_the_same(
+    allowed: Path, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.put("hub", TOKEN)
+    monkeypatch.setattr(HubCredentials, "hosts", lambda _: ())
+    allowed.write_text("hub.example.com\n")
+    asked: list[Call] = []
+
+    def listen(call: Call) -> Answer:
+        asked.append(call)
+        return hub(call)
+
+    with serve(listen) as port:
+        fields = {"url": f"http://127.0.0.1:{port}", "token": "memory://hub"}
+        summary = mlauth.check(HubCredentials.of("test", fields)).summary()
+    assert summary.startswith("hub, reachable: no credential goes to 127.0.0.1, which is not in")
+    assert asked == []
 
 
 def test_what_needs_no_host_is_not_limited(allowed: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretBytes, SecretStr
 
+from mlauth import hosts
 from mlauth.deadline import THREAD, Deadline
 from mlauth.forks import importing
 from mlauth.net.faults import TRANSIENT, Fault, FaultError, busy, explain
@@ -125,7 +126,7 @@ class Service:
         self.host = urlsplit(url).netloc
         self._deadline = deadline
         self._ca = ca
-        self._refused = None if insecure else http_problem(url)
+        self._insecure = insecure
         self._words = client or Client()
         self._advice = self._words.trust
         self._client: httpx.Client | None = None
@@ -169,8 +170,9 @@ class Service:
             otherwise the fault.
         """
         self._sent = False
-        if self._refused:
-            return Fault(f"{self.url}: {self._refused}")
+        refused = self._refusal()
+        if refused:
+            return Fault(refused)
         with importing:
             import httpx
 
@@ -187,6 +189,13 @@ class Service:
 
         result = retry(send, self._deadline, attempts=1 if once else _ATTEMPTS)
         return replace(result, sent=self._sent) if isinstance(result, Fault) else result
+
+    def _refusal(self) -> str | None:
+        """Say why no credential goes there, whoever asks, or return None."""
+        problem = None if self._insecure else http_problem(self.url)
+        if problem:
+            return f"{self.url}: {problem}"
+        return hosts.refusal([urlsplit(self.url).hostname or ""])
 
     def _open(self) -> httpx.Client:
         if self._client is not None:
