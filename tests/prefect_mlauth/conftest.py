@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,7 +246,7 @@ def make_account(zenml_server: ZenMLServer, tmp_path: Path) -> Callable[[str], A
 @pytest.fixture
 def canary() -> str:
     """A literal secret, of no shape that gives it away."""
-    return canaries.token("canary")
+    return f"canary{uuid.uuid4().hex}"
 
 
 @pytest.fixture(params=WAYS)
