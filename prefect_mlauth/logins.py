@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import reduce
 from inspect import Parameter, Signature
 from operator import or_
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
@@ -74,22 +74,11 @@ def description(field: FieldInfo) -> str:
     return f"{field.description} A reference{example}; never the secret itself."
 
 
-def kind(field: FieldInfo, nothing: object = None) -> Any:
-    """Return a field's type as people write it: a reference is text.
-
-    Args:
-        field: the field.
-        nothing: the type that stands for None.
-    """
+def kind(field: FieldInfo) -> Any:
+    """Return a field's type as people write it: a reference is text."""
     union = get_origin(field.annotation) in (Union, UnionType)
     types = get_args(field.annotation) if union else (field.annotation,)
-    return reduce(
-        or_,
-        [
-            str if each is SecretReference else nothing if each is NoneType else each
-            for each in types
-        ],
-    )
+    return reduce(or_, [str if each is SecretReference else each for each in types])
 
 
 def signature(model: type[Credentials]) -> Signature:

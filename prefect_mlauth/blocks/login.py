@@ -9,9 +9,10 @@ from types import new_class
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import SkipJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from mlauth import systems
 from mlauth.activation import prepare
@@ -22,8 +23,6 @@ from mlauth.systems import Credentials
 from prefect_mlauth import logins
 from prefect_mlauth.blocks.active import Active
 from prefect_mlauth.blocks.references_only import SEEN_BY_ALL, ReferencesOnly
-
-_NOT_SHOWN = Annotated[None, SkipJsonSchema()]
 
 
 class Login(ReferencesOnly, ABC):
@@ -99,11 +98,21 @@ def block_of(system: str) -> type[Login]:
     return new_class(model.__name__, (Login,), exec_body=lambda body: body.update(namespace))
 
 
+class _WithoutNone:
+    """Leaves None out of a field's schema: Prefect's form would offer it as a choice."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        shown = handler(schema)
+        kinds = [each for each in shown.get("anyOf", [shown]) if each != {"type": "null"}]
+        return kinds[0] if len(kinds) == 1 else {**shown, "anyOf": kinds}
+
+
 def _annotation(field: FieldInfo) -> Any:
-    """Return a field's type for Prefect's form, which would offer None as a choice."""
-    kind, annotated = logins.kind(field, _NOT_SHOWN), cast("Any", Annotated)
-    with_limits = kind, *field.metadata
-    return annotated[with_limits] if field.metadata else kind
+    annotated = cast("Any", Annotated)
+    kind = logins.kind(field), *field.metadata, _WithoutNone()
+    return annotated[kind]
 
 
 def _field(field: FieldInfo) -> Any:

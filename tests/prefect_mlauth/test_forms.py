@@ -153,7 +153,8 @@ block = Block.get_block_class_from_key("acme-credentials")
 from prefect_mlauth import AcmeCredentials
 assert block is AcmeCredentials
 print(block.get_description().splitlines()[0])
-made = block(url="https://acme.example.com", token="env://CI_ACME_TOKEN", verify=False)
+written = {"url": "https://acme.example.com", "token": "env://CI_ACME_TOKEN", "verify": False}
+made = block(**written, customer=None, pin=None)  # as a block that was saved is loaded
 with made.login() as login:
     print(login.variables)
 try:
