@@ -21,18 +21,18 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "failures.md"
 TABLES = [
     Table(
         "The network",
-        "Every system says this, and the store `azurekv` something similar.",
+        "Every system says these lines; the store `azurekv` says similar ones.",
         [*test_network.ROWS, test_ways.TOO_LATE],
     ),
     Table(
         "Profiles",
-        "`mlauth check` ends with exit code 2. Steps and blocks say the same of their fields.",
+        "`mlauth check` ends with exit code 2. Steps and blocks say the same about their fields.",
         [*test_profiles.ROWS, test_ways.SETTING],
         "mlauth.toml: SETTING: ",
     ),
     Table(
         "Values, and the stores `env` and `file`",
-        "Several of them are one line: *2 secrets could not be read: …; …*.",
+        "Several faults share one line: *2 secrets could not be read: …; …*.",
         test_values.ROWS,
         "REFERENCE ",
     ),

@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -115,14 +114,3 @@ def endless(connection: socket.socket, server: FaultyServer) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 52428800\r\n\r\n")
     for _ in range(800):
         connection.sendall(b" " * 65536)
-
-
-def late(seconds: float, reply: Reply) -> Reply:
-    """Give the right answer, too late."""
-
-    def after(connection: socket.socket, server: FaultyServer) -> None:
-        end = time.monotonic() + seconds
-        if not server.closing.wait(end - time.monotonic()):
-            reply(connection, server)
-
-    return after
