@@ -248,7 +248,7 @@ class Activating(NeverPickled):
         """Return a warning that names the replaced variables, if there are any."""
         if not self._replaced:
             return []
-        return [f"replaced what the environment held before: {', '.join(self._replaced)}"]
+        return [f"replaced earlier values in the environment: {', '.join(self._replaced)}"]
 
     def undo(self) -> None:
         """Restore the environment; may be called again.

@@ -34,7 +34,7 @@ def refusal(hosts: Iterable[str]) -> str | None:
         links = filter(os.path.islink, (FILE, os.path.dirname(FILE)))
         if all(map(os.path.exists, links)):
             return None
-        return _unusable("is a link to what is not there")
+        return _unusable("is a broken link")
     except OSError as error:
         return _unusable(f"cannot be read ({error.strerror})")
     except UnicodeDecodeError:

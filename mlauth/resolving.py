@@ -180,8 +180,8 @@ class Reader(NeverPickled):
     ) -> StoredSecret:
         if isinstance(answer, DeadlineExceeded):
             raise StoreUnavailable(
-                f"{reference} cannot be read: no answer within {self._deadline.seconds:g} s, from "
-                "the store or from what says who asks: is a firewall or proxy in the way? a busy "
+                f"{reference} cannot be read: no answer within {self._deadline.seconds:g} s from "
+                "the store or the issuer of its tokens: is a firewall or proxy in the way? a busy "
                 "service needs a longer timeout"
             )
         if isinstance(answer, BaseException):

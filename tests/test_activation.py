@@ -197,7 +197,7 @@ def test_what_is_left_over_of_another_account_is_emptied(
         assert os.environ["ZENML_STORE_API_TOKEN"] == ""
         assert who() == account.name
     (warning,) = activation.warnings
-    assert warning == "replaced what the environment held before: ZENML_STORE_API_TOKEN"
+    assert warning == "replaced earlier values in the environment: ZENML_STORE_API_TOKEN"
     assert warning in caplog.text
     assert os.environ["ZENML_STORE_API_TOKEN"] == "canary-left-over"
 

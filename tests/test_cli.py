@@ -184,7 +184,7 @@ class TestExec:
         done = mlauth(
             "exec", "-p", "prod", "--no-verify", "true", ZENML_STORE_API_TOKEN="canary-token"
         )
-        assert "mlauth: warning: replaced what the environment held before" in done.stderr
+        assert "mlauth: warning: replaced earlier values in the environment" in done.stderr
         assert "canary" not in done.stderr
 
 

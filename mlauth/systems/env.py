@@ -34,7 +34,10 @@ class EnvironmentSecrets(Credentials):
 
     env: Variables = Field(
         title="Variables",
-        description=("Variable name to reference. Names that change what programs do are refused."),
+        description=(
+            "A reference for each name of a variable. Names that change how programs work are "
+            "refused."
+        ),
     )
 
     def references(self) -> dict[str, SecretReference]:

@@ -1,7 +1,7 @@
-"""How the suites look for secrets where they must not be.
+"""The search of the suites for secrets where they must not be.
 
-The spellings are written down here anew. With the list that masking has, a test would forget each
-spelling that masking forgets.
+This module has its own list of spellings: with the list of `mlauth.masking`, a test would miss each
+spelling that masking misses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def words(value: str) -> set[str]:
     found = {value, html.escape(value), data.hex(), data.hex().upper()}
     found |= {quote(value), quote(value, safe=""), quote_plus(value)}
     found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    # As tracebacks show local variables.
+    # Tracebacks show local variables like this.
     found |= {repr(value)[1:-1], ascii(value)[1:-1], repr(data)[2:-1]}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         found.add(encode(data).decode())
@@ -29,7 +29,7 @@ def words(value: str) -> set[str]:
 
 
 def leaks(text: str | bytes, *values: str) -> list[str]:
-    """Return what stands before each spelling of each value."""
+    """Return the text before each spelling of each value that was found."""
     said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return [
         f"{said[max(0, said.index(word) - 80) : said.index(word)]}…"

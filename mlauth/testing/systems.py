@@ -107,7 +107,7 @@ class SystemContract(ABC):
     def shows_no_secret(self, text: str) -> None:
         """Fail if a text holds a secret in any spelling."""
         shown = [name for name, value in self.secrets.items() if leaks(text, value)]
-        assert not shown, f"the values of {', '.join(shown)} are in what was said"
+        assert not shown, f"the values of {', '.join(shown)} are in the output"
 
     def check(self, credentials: Credentials, *, timeout: float = 20) -> SystemReport:
         """Check credentials, and look for secrets and wrong lines in the report."""

@@ -98,7 +98,7 @@ class OneSecret(ReferencesOnly, SecretBlock, ABC):
             )
         except DeadlineExceeded as error:
             raise StoreUnavailable(
-                f"{error}, from the store or from what says who asks: it may have been written"
+                f"{error} from the store or the issuer of its tokens: it may have been written"
             ) from None
         return str(_of_version(reference, version))
 

@@ -148,7 +148,7 @@ OF_VAULT = [
     OfVault(
         BUSY,
         "StoreUnavailable",
-        "no answer within N s, from the store or from what says who asks: is a firewall or proxy "
+        "no answer within N s from the store or the issuer of its tokens: is a firewall or proxy "
         "in the way? a busy service needs a longer timeout",
         _hangs,
     ),
@@ -386,7 +386,7 @@ def refused(reference: str, vault: str, timeout: float = 30) -> tuple[str, str]:
         # Two time limits end at almost the same moment, and either may be noticed first.
         (
             r"VAULT gave no answer in time: ",
-            f"no answer within {timeout} s, from the store or from what says who asks: ",
+            f"no answer within {timeout} s from the store or the issuer of its tokens: ",
         ),
         (rf"within {timeout} s", "within N s"),
     ):

@@ -94,8 +94,8 @@ ANSWERS = [
         Answered(
             "login",
             "failed",
-            "URL/api/v1/login answers STATUS with TYPE, not what a ZenML server says: is a proxy "
-            "in the way?",
+            "URL/api/v1/login answers STATUS with TYPE, unlike a ZenML server: is a proxy in the "
+            "way?",
             (INFO, reply),
         )
         for reply in (
@@ -114,8 +114,8 @@ ANSWERS = [
     Answered(
         "token",
         "failed",
-        "URL/api/v1/current-user answers STATUS with TYPE, not what a ZenML server says: is a "
-        "proxy in the way?",
+        "URL/api/v1/current-user answers STATUS with TYPE, unlike a ZenML server: is a proxy in "
+        "the way?",
         (INFO, TOKEN, answer(200, b"[]")),
         shown=False,
     ),
@@ -137,8 +137,7 @@ ANSWERS = [
         stack="one",
     ),
     _account(
-        "URL/api/v1/stacks answers STATUS with TYPE, not what a ZenML server says: is a proxy in "
-        "the way?",
+        "URL/api/v1/stacks answers STATUS with TYPE, unlike a ZenML server: is a proxy in the way?",
         FLOWS,
         answer(200, b'{"items": 3}'),
         shown=False,

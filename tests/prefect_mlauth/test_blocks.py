@@ -93,7 +93,7 @@ class TestTheBlockStandards(BlockStandardTestSuite):
         assert all(field.title for field in block.model_fields.values())
 
     def test_the_form_holds_no_field_that_prefect_would_hide(self, block: type[Block]) -> None:
-        """References are shown: whoever reads the form sees where the secret lives."""
+        """The form shows references, so a reader sees where the secret lives."""
         assert block.model_json_schema()["secret_fields"] == []
 
 

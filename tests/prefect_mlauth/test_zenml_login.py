@@ -54,7 +54,7 @@ def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     assert env["ZENML_STORE_API_TOKEN"] == digest(token)
     # ZenML ignores an empty variable. If the engine is another process, the variable is gone.
     assert env.get("ZENML_STORE_API_KEY", digest("")) == digest("")
-    assert "replaced what the environment held before: ZENML_STORE_API_KEY" in run.text
+    assert "replaced earlier values in the environment: ZENML_STORE_API_KEY" in run.text
     assert run.left_over() == []
     assert project.places_of([token, account.key], run) == []
     # The artifact is in the same place as without mlauth, not in the private folder.
@@ -82,7 +82,7 @@ def test_what_another_account_left_over_is_emptied_and_the_users_settings_stay(
     assert env["ZENML_STORE_VERIFY_SSL"] == "true"
     assert env["ZENML_STORE_HTTP_TIMEOUT"] == "17"
     assert env["ZENML_LOCAL_STORES_PATH"] == str(project.folder / "stores")
-    assert "replaced what the environment held before: ZENML_STORE_API_TOKEN" in run.text
+    assert "replaced earlier values in the environment: ZENML_STORE_API_TOKEN" in run.text
     assert "canary" not in run.output + run.text
 
 

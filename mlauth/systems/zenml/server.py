@@ -285,6 +285,6 @@ def _id_of(service: Connection, kind: str, name: str, token: SecretStr, account:
 
 def _unexpected(service: Connection, path: str, answer: Answer) -> str:
     return (
-        f"{service.url}{path} answers {answer.status} with {answer.content_type}, not what a "
-        "ZenML server says: is a proxy in the way?"
+        f"{service.url}{path} answers {answer.status} with {answer.content_type}, unlike a ZenML "
+        "server: is a proxy in the way?"
     )

@@ -51,7 +51,7 @@ class AcmeCredentials(Credentials):
         return "is no token of Acme: those start with acme_; store the whole token there"
 
     def prove(self, values: Mapping[str, SecretStr], stages: Stages) -> Proof:
-        """Ask as whom the shop knows the token; see `Credentials.prove`."""
+        """Ask the shop for the account of the token; see `Credentials.prove`."""
         stages.facts["server_url"] = self.url
         with stages.connect(self.url) as shop:
             with stages.stage(Stage.REACHABLE):
