@@ -158,7 +158,7 @@ def test_the_users_own_places_are_kept(
         assert os.environ["ZENML_LOCAL_STORES_PATH"] == str(tmp_path / "stores")
 
 
-def test_a_temporary_directory_that_is_the_working_directory_holds_when_that_changes(
+def test_a_relative_temporary_directory_still_works_after_the_working_directory_changes(
     account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,7 +188,7 @@ def test_a_token_in_place_of_the_key_costs_one_login_in_all(account: Account) ->
     assert account.logins() == before + 1
 
 
-def test_what_is_left_over_of_another_account_is_emptied(
+def test_left_over_variables_of_another_account_are_emptied(
     account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_API_TOKEN", "canary-left-over")
@@ -280,7 +280,7 @@ def test_an_unknown_check_is_a_warning_with_the_key(account: Account, fault: obj
     assert any(text.startswith("not proven: zenml, reachable: ") for text in activation.warnings)
 
 
-def test_what_was_exported_is_masked_in_logs(caplog: pytest.LogCaptureFixture) -> None:
+def test_exported_values_are_masked_in_logs(caplog: pytest.LogCaptureFixture) -> None:
     memory.put("secret", "canary-in-logs")
     with mlauth.activate(EnvironmentSecrets.of("test", {"env": {"A": "memory://secret"}})):
         logging.getLogger("of.the.flow").warning("it is %s", os.environ["A"])
@@ -381,9 +381,7 @@ class TestFolders:
         assert [path.exists() for path in (elsewhere, file, link, target)] == [True] * 4
         assert not dead.exists()
 
-    def test_what_a_record_names_is_removed_if_it_is_a_private_folder_and_no_other(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_record_can_only_remove_private_folders(self, tmp_path: Path) -> None:
         """The record is in the environment, where others may have written it."""
         place = tmp_path / "place"
         private, theirs, target = (
@@ -425,7 +423,7 @@ class TestRecord:
         "wrong", [5, None, "HOME", {"HOME": 1}, [1, None], [["A"], {"A": 1}], ["\ud800", "A\0"]]
     )
     @pytest.mark.parametrize("kind", ["secrets", "emptied", "folders", "owner", "handed_on"])
-    def test_what_is_not_of_its_kind_is_left_out(
+    def test_parts_of_a_record_with_a_wrong_type_are_left_out(
         self, kind: str, wrong: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whoever sets variables for a run can write the record; that breaks no login or child."""

@@ -377,7 +377,7 @@ class TestTheEnvironment:
         ],
     )
     @pytest.mark.usefixtures("counted")
-    def test_what_cannot_work_fails_before_anything_is_sent(
+    def test_variables_that_cannot_work_fail_before_anything_is_sent(
         self, variables: dict[str, str], said: str
     ) -> None:
         before = self.account.logins()

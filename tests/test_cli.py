@@ -180,7 +180,7 @@ class TestExec:
         write(account, service_account="other")
         assert mlauth("exec", "-p", "prod", "true").returncode == 125
 
-    def test_what_it_replaces_is_said(self) -> None:
+    def test_replaced_variables_are_named_in_a_warning(self) -> None:
         done = mlauth(
             "exec", "-p", "prod", "--no-verify", "true", ZENML_STORE_API_TOKEN="canary-token"
         )

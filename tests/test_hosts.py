@@ -130,7 +130,7 @@ def test_a_file_with_a_line_that_is_no_host_refuses_everything(allowed: Path, li
         assert f"{allowed} has no host in line 2: write" in (hosts.refusal(names) or "")
 
 
-def test_without_the_file_there_is_no_limit_but_one_that_cannot_be_read_refuses_everything(
+def test_a_missing_file_allows_every_host_and_an_unreadable_file_allows_none(
     allowed: Path,
 ) -> None:
     assert hosts.refusal(["zenml.example.com"]) is None
@@ -144,7 +144,7 @@ def test_without_the_file_there_is_no_limit_but_one_that_cannot_be_read_refuses_
     assert "is not UTF-8" in (hosts.refusal([]) or "")
 
 
-def test_a_folder_that_is_a_link_to_what_is_not_there_refuses_everything(
+def test_a_folder_that_is_a_broken_link_refuses_everything(
     allowed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For instance, a volume was not mounted."""
@@ -390,7 +390,7 @@ def test_a_host_that_a_system_does_not_name_is_refused_all_the_same(
     assert asked == []
 
 
-def test_what_needs_no_host_is_not_limited(allowed: Path, folder: Path) -> None:
+def test_a_profile_without_hosts_is_not_limited(allowed: Path, folder: Path) -> None:
     allowed.write_text("")
     with mlauth.activate("none") as activation:
         assert activation.variables == ("OTHER",)

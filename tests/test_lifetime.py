@@ -294,7 +294,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_what_the_garbage_collector_ends_in_the_middle_of_another_is_undone(
+def test_an_activation_that_the_garbage_collector_ends_inside_of_another_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At each line of an activation's own code, one after the other."""

@@ -203,7 +203,7 @@ def test_a_record_with_wrong_arguments_is_still_a_record(
     assert "Message: 'wrong %d'" in capsys.readouterr().err
 
 
-def test_what_logging_prints_of_wrong_arguments_is_masked(
+def test_wrong_arguments_of_a_log_call_are_masked(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masking.guard_logging()
@@ -274,7 +274,7 @@ sys.stdout.flush()
 """
 
 
-def test_what_a_process_writes_is_masked_and_bytes_stay_what_they_are() -> None:
+def test_the_output_of_a_process_is_masked_and_other_bytes_stay() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WRITES],
         env={**os.environ, "VALUE": CANARY, "PYTHONUTF8": "1"},
@@ -297,7 +297,7 @@ def test_an_output_that_is_closed_or_not_there_is_left_alone(
     assert sys.stderr.getvalue() == "***\n"  # type: ignore[attr-defined]
 
 
-def test_what_a_formatter_adds_is_masked_in_the_handlers_that_exist() -> None:
+def test_existing_handlers_mask_the_text_that_a_formatter_adds() -> None:
     class WithLocals(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             return super().format(record) + f" locals: {record.__dict__['value']}"

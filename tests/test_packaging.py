@@ -97,7 +97,7 @@ def test_each_extra_is_a_system_or_a_store_and_all_has_what_they_need() -> None:
     }
 
 
-def test_what_tells_to_install_an_extra_names_one_that_is_there() -> None:
+def test_each_advice_to_install_an_extra_names_an_existing_extra() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("deployments/*/*")]
     sources = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     named = set()

@@ -49,7 +49,7 @@ def test_a_key_is_not_written_into_what_is_no_json_object(file: Path, content: s
     assert file.read_text() == content
 
 
-def test_what_another_wrote_meanwhile_is_not_overwritten(file: Path) -> None:
+def test_a_value_that_somebody_else_wrote_meanwhile_is_not_overwritten(file: Path) -> None:
     file.write_text('{"a": "1", "b": "1"}')
 
     def another() -> None:
@@ -86,7 +86,7 @@ def test_a_version_is_not_written() -> None:
             call()
 
 
-def test_what_cannot_be_read_names_the_whole_secret_and_a_key_that_is_not_there_the_key(
+def test_an_unreadable_secret_is_named_whole_and_a_missing_key_with_its_key(
     file: Path,
 ) -> None:
     with pytest.raises(SecretNotFound, match=r"^file://\S+/secret cannot be read: there is no"):

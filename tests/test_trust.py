@@ -112,7 +112,7 @@ def test_a_bundle_is_one_file_in_the_runs_folder_with_certificates_only(
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_what_the_environment_trusts_stays_trusted(
+def test_the_cas_of_the_environment_stay_trusted(
     first: Company, second: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [trustme.CA().cert_pem.bytes().decode() for _ in range(3)]
@@ -168,7 +168,7 @@ ZENML = {  # what is right for every question to it
 HUB = [ok("7.1"), ok({"name": "hub-prod"})]
 
 
-def test_two_sections_with_two_cas_are_trusted_by_both_probes_and_all_clients(
+def test_the_cas_of_two_sections_are_trusted_by_both_checks_and_all_clients(
     first: Company, second: Company
 ) -> None:
     server, other = first.serves(ok(ZENML)), second.serves(*HUB)
@@ -220,7 +220,7 @@ print(RestZenStore(config=configuration, skip_default_registrations=True).server
 """
 
     @pytest.mark.parametrize("given", ["field", "path", "text", "off and field"])
-    def test_it_trusts_the_same_as_the_probe(
+    def test_it_trusts_the_same_cas_as_the_check(
         self,
         given: str,
         first: Company,

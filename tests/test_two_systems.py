@@ -278,7 +278,9 @@ class TestOneValueForEachVariable:
             assert activation.accounts == {"hub": "hub-prod", "mirror": "hub-prod"}
             assert os.environ["HUB_TOKEN"] == TOKEN
 
-    def test_what_one_empties_the_other_cannot_set(self, start: Callable[..., Two]) -> None:
+    def test_a_variable_that_one_system_empties_cannot_be_set_by_another(
+        self, start: Callable[..., Two]
+    ) -> None:
         class Emptying(Mirror):
             def exports(self, values: Mapping[str, SecretStr], proof: Proof | None) -> Exports:
                 return Exports(emptied=("HUB_TOKEN",))
@@ -355,7 +357,7 @@ class TestTheEnvironment:
         assert "no variable of ZenML is set here (ZENML_STORE_URL, ZENML_STORE_API_KEY)" in summary
         assert "no variable of Hub is set here (HUB_URL, HUB_TOKEN)" in summary
 
-    def test_what_every_key_needs_is_looked_at(self, both: pytest.MonkeyPatch) -> None:
+    def test_the_rules_for_all_keys_are_applied(self, both: pytest.MonkeyPatch) -> None:
         for token, said in (
             (f"{TOKEN}\n", "the value of env://HUB_TOKEN has white space in it or around it"),
             ("changeme", "is a placeholder"),

@@ -105,7 +105,7 @@ def test_ordinary_values_are_allowed(value: str) -> None:
         ("canary" * 30_000, "180,005 bytes"),
     ],
 )
-def test_what_no_variable_can_hold_is_refused_not_cut(value: str, why: str) -> None:
+def test_a_value_that_no_variable_can_hold_is_refused_and_not_cut(value: str, why: str) -> None:
     problem = value_problem("NAME", SecretStr(value))
     assert problem is not None
     assert why in problem

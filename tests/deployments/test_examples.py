@@ -182,7 +182,7 @@ def test_the_rotation_of_a_key_in_key_vault_runs(
         assert search([old, new, password], place).found == []
 
 
-def test_what_the_documents_of_an_example_name_is_there() -> None:
+def test_every_file_that_an_example_names_exists() -> None:
     pod = WORK_POOL["job_manifest"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (mount,) = container["volumeMounts"]

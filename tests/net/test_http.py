@@ -160,7 +160,7 @@ def test_the_headers_of_a_request_are_the_callers() -> None:
 
 
 @pytest.mark.parametrize("value", [f"{CANARY}\r\nX: y", f"{CANARY}\n", f"{CANARY}\u00e9", "\udcff"])
-def test_what_no_header_can_hold_is_not_sent(value: str) -> None:
+def test_a_value_that_no_header_can_hold_is_not_sent(value: str) -> None:
     with (
         faulty(answer(200)) as server,
         Service(server.url, Deadline(LIMIT)) as service,

@@ -53,7 +53,7 @@ def test_an_activation_imports_no_system_that_it_does_not_use(
     assert done.stdout.splitlines()[-1:] == ["['mlauth.systems.env']"], done.stdout + done.stderr
 
 
-def test_who_leaves_the_proof_away_imports_nothing_that_asks_a_server(tmp_path: Path) -> None:
+def test_without_a_proof_nothing_is_imported_that_asks_a_server(tmp_path: Path) -> None:
     (tmp_path / "api-key").write_text(api_key())
     code = (
         "import sys\nfrom prefect_mlauth import steps\n"

@@ -106,7 +106,7 @@ def places(project: Project, account: Account, values: list[str], run: Run | Non
     ]
 
 
-def test_what_a_careless_run_was_given_is_nowhere_during_and_after_it(
+def test_the_secrets_of_a_careless_run_are_nowhere_during_and_after_it(
     way: str,
     project: Project,
     account: Account,
@@ -140,7 +140,7 @@ def test_what_a_careless_run_was_given_is_nowhere_during_and_after_it(
     assert not {"CANARY", "ZENML_STORE_URL", "ZENML_STORE_API_KEY"} & set(after.facts["env"])
 
 
-def test_what_a_run_that_fails_had_read_is_nowhere(
+def test_the_secrets_of_a_failed_run_are_nowhere(
     way: str,
     project: Project,
     account: Account,

@@ -157,7 +157,7 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         assert account.key not in said
 
 
-def test_what_a_script_logged_in_to_before_it_serves_lasts_as_long_as_the_script(
+def test_a_login_before_a_script_serves_flows_lasts_as_long_as_the_script(
     tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:
     """The runs are children of the script and inherit its login; none of them undoes it."""

@@ -156,7 +156,7 @@ print(json.dumps(outputs))
 """
 
 
-def test_what_prefect_keeps_of_a_step_for_later_ones_is_names_and_facts(
+def test_prefect_keeps_only_names_and_facts_of_a_step_for_later_steps(
     tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:
     """Prefect's own function runs the steps, in a process that knows its flow run."""

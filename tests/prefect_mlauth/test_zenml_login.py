@@ -63,7 +63,7 @@ def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     assert Path(run.facts["artifact"]).exists()
 
 
-def test_what_another_account_left_over_is_emptied_and_the_users_settings_stay(
+def test_variables_of_another_account_are_emptied_and_the_users_settings_stay(
     way: str, project: Project, account: Account
 ) -> None:
     deployment = project.deploy("who", zenml_login(account))

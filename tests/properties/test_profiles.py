@@ -69,7 +69,7 @@ def test_whatever_the_bytes_the_answer_is_a_profile_or_one_line(file: Path, cont
     ],
     ids=lambda content: content[:20],
 )
-def test_what_trips_parsers_is_one_line(file: Path, content: str) -> None:
+def test_input_that_breaks_parsers_is_refused_in_one_line(file: Path, content: str) -> None:
     assert loaded(file, content.encode()) is None
 
 

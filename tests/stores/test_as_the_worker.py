@@ -118,7 +118,7 @@ def test_whatever_the_order_of_steps_the_worker_is_who_asks(
     assert dict(os.environ) == before
 
 
-def test_what_was_emptied_is_the_workers_as_well(
+def test_an_emptied_variable_keeps_the_workers_own_value_too(
     place: Place, worker: Callable[[Mapping[str, str]], None]
 ) -> None:
     worker(place.variables("service_principal", place.worker))
@@ -129,7 +129,7 @@ def test_what_was_emptied_is_the_workers_as_well(
     assert place.asked() == (2, 0)
 
 
-def test_overlapping_activations_that_end_in_any_order_keep_the_workers(
+def test_overlapping_activations_that_end_in_any_order_keep_the_workers_own_values(
     place: Place, worker: Callable[[Mapping[str, str]], None]
 ) -> None:
     worker(place.variables("user-assigned", place.worker))
@@ -146,7 +146,7 @@ def test_overlapping_activations_that_end_in_any_order_keep_the_workers(
     assert dict(os.environ) == before
 
 
-def test_only_what_says_as_whom_stores_are_read_is_kept_and_masked_where_it_was_a_secret(
+def test_only_variables_of_an_identity_are_kept_and_secret_ones_are_masked(
     place: Place, worker: Callable[[Mapping[str, str]], None]
 ) -> None:
     secret = "canary-of-the-worker"
@@ -169,7 +169,7 @@ def test_only_what_says_as_whom_stores_are_read_is_kept_and_masked_where_it_was_
         ("workload_identity", "MSAL_FORCE_REGION"),
     ],
 )
-def test_what_the_libraries_would_read_by_themselves_is_refused(
+def test_changed_variables_that_libraries_read_themselves_are_refused(
     place: Place, worker: Callable[[Mapping[str, str]], None], kind: str, name: str
 ) -> None:
     worker(place.variables(kind, place.worker))

@@ -212,7 +212,7 @@ def test_disabled_secrets_are_said_with_how_to_pin(vault: Vault) -> None:
     ("validity", "said"),
     [({"exp": NOW - DAY}, "it expired on 20"), ({"nbf": NOW + DAY}, "it is not valid before 20")],
 )
-def test_what_key_vault_hands_out_though_outdated_is_refused_unless_the_profile_warns(
+def test_an_outdated_secret_of_key_vault_is_refused_unless_the_profile_only_warns(
     vault: Vault, monkeypatch: pytest.MonkeyPatch, validity: dict[str, int], said: str
 ) -> None:
     vault.put("key", CANARY, **validity)
@@ -228,7 +228,7 @@ def test_what_key_vault_hands_out_though_outdated_is_refused_unless_the_profile_
     assert warning.startswith(f"{reference(vault)} is used though {said}")
 
 
-def test_what_will_expire_is_read(vault: Vault) -> None:
+def test_a_secret_that_will_expire_is_read(vault: Vault) -> None:
     vault.put("key", CANARY, nbf=NOW - DAY, exp=NOW + DAY)
     assert read(reference(vault)).outdated is None
 

@@ -258,7 +258,7 @@ class TestAtEachPlaceThatAnswers:
     def test_an_error_is_bounded_too(self, say: Callable[..., str]) -> None:
         assert "with more than 1 MiB" in say(Answer(400, b" " * (MIB + 1)))
 
-    def test_what_says_that_it_is_not_encoded_is_read(self, azure: Azure, use: Use) -> None:
+    def test_an_answer_with_the_encoding_identity_is_read(self, azure: Azure, use: Use) -> None:
         with faulty(answer(200, b'{"a": 1}', Content_Encoding="identity")) as server:
             use({**azure.environment(), "IDENTITY_ENDPOINT": server.url})
             said = refused(SecretReference.parse(f"azurekv://{azure.vault().host}/key"))

@@ -96,7 +96,7 @@ def test_a_path_that_can_never_be_read_is_failed_not_unknown(
             read(tmp_path / name)
 
 
-def test_what_is_used_up_in_this_process_may_be_there_again_later(tmp_path: Path) -> None:
+def test_a_limit_of_this_process_that_is_reached_is_a_transient_fault(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(CANARY)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as highest:
@@ -265,7 +265,7 @@ class TestWriting:
         assert seen
         assert [path.name for path in self.folder.iterdir()] == ["key"]
 
-    def test_what_cannot_be_written_says_why_and_is_as_it_was(self) -> None:
+    def test_a_failed_write_says_why_and_changes_nothing(self) -> None:
         os.mkfifo(self.folder / "pipe")
         (self.folder / "file").write_text("old")
         for path, kind, said in (
@@ -302,7 +302,7 @@ class TestWriting:
         assert self.key.read_text() == "old"
         assert [path.name for path in self.folder.iterdir()] == ["key"]
 
-    def test_a_process_that_is_killed_anywhere_leaves_no_value_for_longer_than_the_next_write(
+    def test_the_next_write_removes_the_value_that_a_killed_process_left(
         self,
     ) -> None:
         """At each line of a write, one after the other; in processes of their own."""

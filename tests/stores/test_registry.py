@@ -115,7 +115,7 @@ def test_one_that_cannot_be_used_names_its_distribution(
 
 
 @pytest.mark.parametrize("module", ["1 / 0", "", f"{STORE}\nStore.identity = None"])
-def test_one_that_cannot_be_used_takes_nothing_from_those_who_do_not_name_it(
+def test_a_broken_store_disturbs_only_those_who_use_it(
     installs: Installs, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installs(module=module)

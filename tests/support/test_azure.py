@@ -151,7 +151,7 @@ def test_entra_refuses_other_instances_tenants_proofs_and_resources(azure, raw, 
 # Key Vault
 
 
-def test_no_token_is_challenged_with_the_tenant_and_the_resource_of_the_cloud(azure, raw):
+def test_a_request_without_a_token_gets_a_challenge_with_tenant_and_resource(azure, raw):
     for cloud in CLOUDS.values():
         vault = azure.vault(cloud=cloud.name)
         answer = raw.get(f"https://{vault.host}/secrets/key?api-version=7.6")

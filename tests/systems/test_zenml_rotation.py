@@ -258,7 +258,7 @@ class TestExitCode:
         ("azurekv://acme/key?version=" + "0" * 32, "it names one version for good"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_anything_is_asked(
+def test_a_reference_that_cannot_be_written_is_refused_before_anybody_is_asked(
     setting: Setting, reference: str, said: str
 ) -> None:
     with faulty(answer(200)) as server:
