@@ -315,7 +315,7 @@ class TestFolders:
     def test_a_killed_process_leaves_no_secret_and_is_swept_after(self, account: Account) -> None:
         process, folder = self.start(account.key)
         folders.sweep()
-        assert folder.is_dir()  # its owner lives
+        assert folder.is_dir()  # its owner is alive
         process.kill()
         process.communicate()
         assert folder.is_dir()
@@ -361,7 +361,7 @@ class TestFolders:
     def test_a_process_that_has_ended_unnoticed_is_swept_after(self, account: Account) -> None:
         process, folder = self.start(account.key)
         process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from here on
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # from here on, it is a zombie
         folders.sweep()
         assert not folder.exists()
         process.communicate()

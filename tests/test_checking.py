@@ -114,7 +114,7 @@ def test_secrets_that_are_parts_of_names_change_no_comparison(account: Account) 
     report = mlauth.check(profile)
     assert report.status is Status.PASSED, report.summary()
     assert report.warnings == []
-    # The name that the profile gives is no secret; one that only the server gave may be an echo.
+    # The name in the profile is no secret. A name from the server alone may echo the key.
     assert report.accounts["zenml"] == account.name
     masked = account.name.replace(parts["ACCOUNT"], "***")
     assert mlauth.check(credentials(account)).accounts["zenml"] == masked
@@ -266,7 +266,7 @@ def test_a_ca_bundle_is_one_file_or_text(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZENML_STORE_VERIFY_SSL", str(tmp_path))
-    with mlauth.activate(credentials(account)) as activation:  # to http: none is looked at
+    with mlauth.activate(credentials(account)) as activation:  # with http, no CA is read
         assert "REQUESTS_CA_BUNDLE" not in activation.variables
     detail = failed(mlauth.check(credentials(account, ca_bundle=str(tmp_path))), Stage.CONFIGURED)
     assert detail == (
@@ -459,14 +459,16 @@ class TestTheEnvironment:
         authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        self.set("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))  # what "true" would trust
+        self.set(
+            "REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem")
+        )  # with "true", this would be trusted
         self.set("ZENML_LOCAL_STORES_PATH", str(tmp_path / "stores"))
         with faulty(answer(200), tls=context) as server:
             for verify, passes in (("true", True), (value, False)):
                 theirs = RestZenStoreConfiguration(url=server.url, verify_ssl=verify).verify_ssl
                 try:
                     assert requests.get(server.url, verify=theirs, timeout=5).ok
-                except OSError:  # requests' own errors are such, too
+                except OSError:  # errors of requests are OSErrors, too
                     assert not passes
                 else:
                     assert passes

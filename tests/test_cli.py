@@ -210,7 +210,7 @@ class TestSignalsOfTheCommand:
         assert not self.ignored() & {signal.SIGPIPE, signal.SIGXFSZ}
 
     def test_it_ignores_what_its_caller_ignores(self) -> None:
-        hangup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does
+        hangup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # nohup does the same
         assert self.ignored(*hangup) == {*self.ignored(), signal.SIGHUP}
 
     def test_it_ends_when_nobody_reads_its_output_any_more(self) -> None:

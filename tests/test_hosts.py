@@ -189,7 +189,7 @@ def folder(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         env = {{ OTHER = "{key}" }}
         """
     )
-    # An identity whose authority is asked with its secret.
+    # Microsoft Entra is asked with the secret of this identity.
     for name, value in {
         "AZURE_TENANT_ID": "tenant",
         "AZURE_CLIENT_ID": "client",

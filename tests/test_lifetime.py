@@ -77,7 +77,7 @@ class TestOverlapping:
             each.__enter__()
         for number in order:
             active.pop(number).__exit__(None, None, None)
-            for name in "ABC":  # of those that are left, the last one that has the variable
+            for name in "ABC":  # the last active one with the variable decides
                 wanted = [values[left][name] for left in active if name in values[left]]
                 assert os.environ.get(name) == (wanted[-1] if wanted else before.get(name))
             if active:
@@ -104,7 +104,7 @@ class TestOverlapping:
 
     def test_what_the_steps_of_a_run_exported_may_be_replaced_for_a_while(self) -> None:
         before = dict(os.environ)
-        with ThreadPoolExecutor(1) as pool:  # as Prefect runs a step
+        with ThreadPoolExecutor(1) as pool:  # Prefect runs steps like this
             exports = [Exports({"A": SecretStr("of the run")})]
             of_the_run = Activating(exports, CheckReport("test"))
             pool.submit(of_the_run.activate, lambda _: None, owner=os.getpid()).result()
@@ -306,7 +306,7 @@ def test_an_activation_that_the_garbage_collector_ends_inside_of_another_is_undo
     monkeypatch.setenv("A", "before")
     before, points = dict(os.environ), 0
     gc.disable()
-    gc.freeze()  # what there is by now is not looked through each time
+    gc.freeze()  # so the collector skips the objects that exist by now
     try:
         while True:
             points += 1
@@ -314,7 +314,7 @@ def test_an_activation_that_the_garbage_collector_ends_inside_of_another_is_undo
             next(generator)
             circle: list[object] = [generator]
             circle.append(circle)
-            del generator, circle  # from here on only the garbage collector ends it
+            del generator, circle  # from here on, only the garbage collector can end it
             with at_line(points, gc.collect) as lines, activation(A="inner", C="inner"):
                 assert [os.environ[name] for name in "AC"] == ["inner", "inner"], lines[-1]
             gc.collect()
@@ -342,7 +342,7 @@ def test_undo_is_exact_wherever_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) ->
         except KeyboardInterrupt:
             assert dict(os.environ) == before, lines[-1]
             assert GlobalConfiguration() is theirs, lines[-1]
-            # Interrupted before it could be noted, a folder stays for the next process to sweep.
+            # If the interrupt comes before the folder is noted, the next process removes it.
             for folder in Path(os.environ["TMPDIR"]).glob("mlauth-*"):
                 assert {path.name for path in folder.iterdir()} <= {"zenml"}  # no secret
                 folders.remove(str(folder))

@@ -59,11 +59,11 @@ def test_a_value_is_masked_inside_of_longer_base64(before: bytes, after: bytes) 
     text = base64.b64encode(before + CANARY.encode() + after).decode()
     masked = masking.mask(text)
     assert "***" in masked
-    # At most the characters that it shares with its neighbours are left of it.
+    # Only the characters that it shares with its neighbours may be left.
     assert len(masked) - len("***") <= (len(before) + len(after)) * 4 // 3 + 8
 
 
-# What other encoders make of VALUE, written down as they made it.
+# The spellings of VALUE by other encoders, copied from their output.
 VALUE = "canary ü~*'(1)!/?"
 ENCODED = {
     "encodeURIComponent": "canary%20%C3%BC~*'(1)!%2F%3F",
@@ -180,7 +180,7 @@ def written(logger: logging.Logger, formatter: logging.Formatter | None = None) 
 
 def test_records_are_masked_whoever_adds_a_handler_later(logger: logging.Logger) -> None:
     masking.guard_logging()
-    masking.guard_logging()  # again is harmless
+    masking.guard_logging()  # calling it again is harmless
     stream = written(logger)
     logger.warning("key %s in %r", CANARY, {"key": CANARY})
     logger.warning(f"inline {CANARY}")  # noqa: G004

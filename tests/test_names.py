@@ -11,7 +11,7 @@ from mlauth import stores, systems
 
 PACKAGE = Path(systems.__file__).parents[1]
 PREFECT = PACKAGE.with_name("prefect_mlauth")
-# The public façade offers what the systems have; the data of `known` is there for refusing.
+# `mlauth/__init__.py` exports names of systems; `known` has data for refusing.
 EXCEPTED = {"__init__.py", "known.py"}
 ROOMS = ("systems", "stores", "azure")
 CORE = sorted(
@@ -19,7 +19,7 @@ CORE = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.relative_to(PACKAGE).parts[0] not in {*ROOMS, *EXCEPTED}
 )
-# The profile's section of a user's own variables, and the stores that every process has.
+# `[env]` has a user's own variables, and every process has these stores.
 OF_THE_CORE = {"env", "file", "memory"}
 NAMES = {
     *{*systems.names(), *stores.schemes()} - OF_THE_CORE,

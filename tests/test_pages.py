@@ -34,7 +34,7 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
         assert file.exists(), link
         assert not anchor or anchor in anchors(file), f"{link}#{anchor}"
     for path in re.findall(rf"`((?:{FOLDERS})/[^`\s]*)`", text):
-        if not re.search("[A-Z<*]", path):  # a name to fill in
+        if not re.search("[A-Z<*]", path):  # the reader fills in this name
             assert (ROOT / path).exists(), path
 
 

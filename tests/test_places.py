@@ -82,7 +82,7 @@ def test_a_working_directory_that_was_deleted(
     )
 
 
-def test_a_deleted_working_directory_does_not_stop_a_run_with_absolute_paths(
+def test_a_deleted_working_directory_does_not_stop_a_run_with_an_absolute_config(
     folder: Path,
 ) -> None:
     gone = "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"

@@ -41,7 +41,7 @@ def test_one_reference_gives_a_secret_that_shows_nothing() -> None:
 
 def test_a_secret_stays_itself_in_copies_and_is_no_task_result_on_disk() -> None:
     value = mlauth.resolve("memory://plain")
-    for dumps in (pickle.dumps, cloudpickle.dumps):  # Prefect keeps results with the latter
+    for dumps in (pickle.dumps, cloudpickle.dumps):  # Prefect stores results with the latter
         with pytest.raises(TypeError, match="pass the secret's reference on instead"):
             dumps({"result": value})
     assert copy.deepcopy([value]) == [copy.copy(value)] == [value]
@@ -157,7 +157,7 @@ def test_references_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
     real = memory.Store.read
 
     def read(self: memory.Store, place: Place, *, timeout: float):  # type: ignore[no-untyped-def]
-        together.wait(20)  # broken, and so an error, unless three are here at once
+        together.wait(20)  # raises an error unless three threads are here at once
         return real(self, place, timeout=timeout)
 
     monkeypatch.setattr(memory.Store, "read", read)

@@ -155,7 +155,7 @@ def ok(body: object) -> Reply:
     return answer(200, json.dumps(body).encode())
 
 
-ZENML = {  # what is right for every question to it
+ZENML = {  # a right answer to every request
     "version": "0.98.0",
     "deployment_type": "other",
     "database_type": "sqlite",

@@ -259,8 +259,8 @@ class TestOneValueForEachVariable:
             together(start(hub=listen).hub, env),
             f"{name} belongs to [hub], which is there too: remove it from [env]",
         )
-        assert asked == []  # before anything is read or asked
-        with mlauth.activate(env):  # alone it may be set
+        assert asked == []  # nothing was read or asked
+        with mlauth.activate(env):  # without the other system, it may be set
             assert os.environ[name] == value
 
     def test_two_owners_with_two_values_are_refused(self, start: Callable[..., Two]) -> None:

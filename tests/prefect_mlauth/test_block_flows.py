@@ -58,7 +58,7 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert facts["status"] == "passed"
     assert facts["activated"] == facts["account"] == account.name
     assert facts["inside"]["ZENML_STORE_API_KEY"] == digest(account.key)
-    assert facts["undone"]  # though an exception ended it
+    assert facts["undone"]  # although an exception ended it
     assert "ZENML_STORE_API_KEY" not in facts["env"]
     assert run.left_over() == []
     # The UI shows the account of the run, the flow's output is masked, and the key is nowhere.

@@ -146,7 +146,9 @@ def test_hooks_after_a_crash_and_a_cancellation_leave_nothing_for_the_next_run(
         assert of_ours(found) == set()
         assert "CANARY_AT_IMPORT" not in found
         assert runs.ended(endless) == "CANCELLED"
-        assert account.logins() == before + 2  # one a run: the long-lived process asked nobody
+        assert (
+            account.logins() == before + 2
+        )  # one for each run: the long-lived process asked nobody
 
         assert of_ours(runs.facts(runs.start("show", other))["env"]) == set()
 

@@ -44,7 +44,7 @@ def shows_the_mask(run: Run, times: int) -> None:
     for line in LINES:
         assert "\n".join(run.logs).count(line) == times, (line, run.text)
         assert run.output.count(line) >= times, (line, run.output)
-    for line in ("from a thread ***", "as bytes ***"):  # which Prefect does not send
+    for line in ("from a thread ***", "as bytes ***"):  # Prefect does not send these lines
         assert run.output.count(line) == times, (line, run.output)
 
 

@@ -51,7 +51,7 @@ async def in_async_code() -> None:
 
 
 def async_block() -> None:
-    loop = asyncio.new_event_loop()  # `asyncio.run` makes of Ctrl-C that the task is cancelled
+    loop = asyncio.new_event_loop()  # `asyncio.run` would turn Ctrl-C into a cancelled task
     try:
         loop.run_until_complete(in_async_code())
     finally:
@@ -62,7 +62,7 @@ def async_block() -> None:
 @pytest.mark.parametrize("use", [step, block, async_block])
 def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
     """At each line of the code that sets and undoes, one after the other."""
-    use()  # what is imported by the first use is no line of the second
+    use()  # the first use imports modules, and those lines do not count
     while environment._active:
         environment._active[-1].undo()
     before, points, left = dict(os.environ), 0, set()
@@ -79,7 +79,7 @@ def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
                     environment._active[-1].undo()
                 for name in set(os.environ) - set(before):
                     del os.environ[name]
-            # Interrupted before it could be noted, a folder stays for the next process to sweep.
+            # If the interrupt comes before the folder is noted, the next process removes it.
             for folder in Path(os.environ["TMPDIR"]).glob("mlauth-*"):
                 assert list(folder.iterdir()) == []
                 folder.rmdir()

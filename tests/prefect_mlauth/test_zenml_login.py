@@ -115,7 +115,7 @@ def test_two_accounts_at_once_stay_who_they_are_when_they_log_in_again(
     for each, run in zip(accounts, runs, strict=True):
         assert run.result.state_type == "COMPLETED", run.text
         assert (run.facts["first"], run.facts["again"]) == (each.name, [each.name] * 3)
-        assert run.facts["met"] == 2  # both were running before either went on
+        assert run.facts["met"] == 2  # both runs were there before either went on
         assert run.left_over() == []
         assert project.places_of([each.key], run) == []
     assert counted.logins() == before + 2 * (2 + 3)

@@ -484,7 +484,7 @@ class TestIdentity:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         own(azure.environment())
-        read(key)  # imports the SDK, which takes longer than the time limit below
+        read(key)  # this imports the SDK, which takes longer than the time limit below
         own(azure.network() | {"AZURE_TOKEN_CREDENTIALS": "dev"})
         az = tmp_path / "az"
         az.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec sleep 60\n")

@@ -185,7 +185,10 @@ def test_the_command_stores_a_new_key_and_the_old_one_works_for_a_while(setting:
 
 def test_secrets_that_are_parts_of_names_change_no_name(setting: Setting) -> None:
     del setting.fields["service_account"]
-    for name in ("flows", "test"):  # with these the account's name begins, and this is the key's
+    for name in (
+        "flows",
+        "test",
+    ):  # the account's name begins with the first, and the key has the second
         memory.put(name, name)
         mlauth.resolve(f"memory://{name}")
     rotation = setting.rotate(new_key=True)
@@ -199,7 +202,7 @@ def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -
     old = setting.account.key
     rotation = setting.rotate()
     first, new = versions(vault)
-    assert first == old  # that it can be written was proven without another version
+    assert first == old  # the proof that it can be written made no version
     assert setting.takes(new)
     assert rotation.version
     assert f"(version {rotation.version})" in str(rotation)
@@ -362,7 +365,9 @@ class TestNothingIsRotated:
         assert done.returncode == 3
         assert done.stderr.startswith("mlauth: nothing was rotated: ")
         assert "(HTTP 503); the credential may be fine: try again later" in done.stderr
-        assert sum(map(is_rotation, front.requests)) == 1  # what could be done twice is asked once
+        assert (
+            sum(map(is_rotation, front.requests)) == 1
+        )  # a request that changes something is sent only once
         assert setting.rotated() is None
 
     def test_when_something_in_the_way_refuses_the_request(
@@ -393,7 +398,7 @@ class TestNothingIsRotated:
         old = setting.account.key
 
         def rotate_first(request: Request) -> Replaced | None:
-            if "/api_keys/" in request.path:  # asked last of all before it was written back
+            if "/api_keys/" in request.path:  # the last request before the write
                 front.replaces = lambda request: None
                 Setting(setting.account, setting.folder).rotate()
             return None
@@ -433,7 +438,7 @@ def test_of_two_who_rotate_at_once_the_newer_value_is_stored(
     account, first = setting.account, rotating.prepare("zenml", setting.profile, timeout=60)
 
     def rotate_and_store_first(request: Request) -> bool:
-        if is_rotation(request):  # what the second one looked at just before is out of date
+        if is_rotation(request):  # now the second rotation's last look is out of date
             front.fails = lambda request: False
             first.rotate()
         return False

@@ -200,7 +200,7 @@ def test_a_pipeline_of_a_deactivated_account_stops(me: Account) -> None:
     make_stack(service_account=me.name)
     me.server.set_service_account_active(me.id, False)
     with pytest.raises(Exception, match="not active"):
-        two_steps()  # ZenML's own first request may be what is refused
+        two_steps()  # the refused request may be ZenML's own first one
     assert traced() == []
     with pytest.raises(CheckFailed, match="says that the service account is not active"):
         zenml_mlauth.check(me.name)
@@ -213,7 +213,7 @@ def test_with_warn_a_failed_check_lets_the_pipeline_go_on(
     run = two_steps()
     assert run.status == "completed"
     assert metadata_of(run.id)["status"] == "failed"
-    (warning,) = warnings(caplog)  # said once, however often it was found out
+    (warning,) = warnings(caplog)  # the warning comes once, although the check ran more often
     assert f"as service account {me.name!r}, not as 'prefect-prod'" in warning
     assert "the service account check failed; going on all the same" in warning
 
@@ -301,7 +301,7 @@ def test_an_entry_of_netrc_that_replaces_the_clients_token_is_said(
         netrc = clean_environment / ".netrc"
         netrc.write_text("machine 127.0.0.1 login canary password canary-password\n")
         with pytest.raises(Exception, match="credentials"):
-            _ = Client().active_user  # why: the client sends those in place of its token
+            _ = Client().active_user  # the client sends these in place of its token
         forget_client()
         with pytest.raises(CheckFailed) as caught:
             zenml_mlauth.check(account.name)
