@@ -114,7 +114,7 @@ def test_a_key_in_the_place_of_a_name_is_not_echoed(file: Path, field: str) -> N
     file.write_text(
         f"[profiles.prod.zenml]\nstore_url='https://a'\napi_key='env://A'\n{field}='ZENKEY_canary'"
     )
-    assert f"profiles.prod.zenml.{field}: a literal key stands where a name" in refusal(file)
+    assert f"profiles.prod.zenml.{field}: a literal key stands where only names" in refusal(file)
 
 
 def test_several_mistakes_are_named_at_once(file: Path) -> None:
