@@ -69,6 +69,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[SERVERS].close()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real server: `make unit` leaves them out."""
+    for item in items:
+        if "ask" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def ask(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """`Servers.ask`, with a folder that is the same in all processes of the session."""
