@@ -26,13 +26,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := $(BIN)/uv pip
 INTO := --quiet --python $(BIN)/python
 
-.PHONY: help demo test test-load test-browser test-matrix test-smoke test-clients docs check bench lock clean
+.PHONY: help demo unit test test-load test-browser test-matrix test-smoke test-clients docs check bench lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline (ARGS=--keep leaves it up)
 	@$(BIN)/python -m demo.run $(ARGS)
+
+unit: $(VENV)/.installed ## the tests that need no real server, in about a minute
+	@$(BIN)/python -m pytest -m "not (server or process or load or browser or matrix or clients)" \
+	  $(or $(strip $(ARGS)),--numprocesses 2 --dist worksteal)
 
 test: $(VENV)/.installed ## all tests, and enough coverage (with ARGS: only these tests, any coverage)
 	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 2 --dist worksteal)
@@ -72,7 +76,7 @@ lock: $(VENV)/.uv ## write requirements/ again (ARGS=--upgrade takes the newest 
 	@if grep -nE '://|^-|@' requirements/uv.txt $(LOCK) $(ENVIRONMENTS:.in=.txt); then echo 'an address or an option got in' >&2; exit 1; fi
 
 clean: ## remove the files that make and the tests made
-	rm -rf $(VENV) .venv-clients .venv-matrix build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The first Python with a right version and a working venv module makes the virtual environment.

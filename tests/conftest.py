@@ -153,6 +153,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def documents_key(ask: Ask, zenml_server: ZenMLServer) -> str:
+    """A key of the account that the documents name, `prefect-prod`."""
+    return str(ask("account", "prefect-prod"))
+
+
 @pytest.fixture
 def account(zenml_server: ZenMLServer, tmp_path: Path) -> Account:
     """A service account of the test's own."""

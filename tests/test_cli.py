@@ -15,6 +15,8 @@ from tests.support.accounts import Account
 from tests.support.faults import answer, faulty
 from tests.support.profiles import write_profile
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def folder(clean_environment: Path, account: Account, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -49,6 +49,7 @@ def left_over(tmp_path: Path) -> list[str]:
     return [path.name for path in tmp_path.glob("mlauth-demo-*")] + working
 
 
+@pytest.mark.load
 def test_the_demo_shows_what_it_promises_stays_up_until_ctrl_c_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
@@ -85,6 +86,7 @@ def test_the_demo_shows_what_it_promises_stays_up_until_ctrl_c_and_leaves_nothin
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_demo_that_is_stopped_early_leaves_nothing(
     tmp_path: Path, number: signal.Signals

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.azure import Azure
 
+pytestmark = pytest.mark.process
+
 FORKS = """
 import json, os, signal, sys, threading, time, warnings
 import mlauth

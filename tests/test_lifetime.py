@@ -294,6 +294,7 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.load
 def test_an_activation_that_the_garbage_collector_ends_inside_of_another_is_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -327,6 +328,7 @@ def test_an_activation_that_the_garbage_collector_ends_inside_of_another_is_undo
     assert points > 80
 
 
+@pytest.mark.load
 def test_undo_is_exact_wherever_ctrl_c_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """At each line of an activation's own code, one after the other."""
     from zenml.config.global_config import GlobalConfiguration
@@ -383,6 +385,7 @@ print(json.dumps({"points": points, "left": left}))
 """
 
 
+@pytest.mark.load
 def test_a_process_that_is_killed_anywhere_leaves_no_secret_and_is_swept(
     clean_environment: Path,
 ) -> None:

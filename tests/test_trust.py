@@ -219,6 +219,7 @@ configuration = GlobalConfiguration().store_configuration
 print(RestZenStore(config=configuration, skip_default_registrations=True).server_info.version)
 """
 
+    @pytest.mark.process
     @pytest.mark.parametrize("given", ["field", "path", "text", "off and field"])
     def test_it_trusts_the_same_cas_as_the_check(
         self,

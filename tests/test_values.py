@@ -149,6 +149,7 @@ json.dump(said, sys.stdout)
 """
 
 
+@pytest.mark.process
 def test_export_secrets_sets_an_odd_secret_for_the_next_program_or_refuses_it(
     put: Callable[[str, bytes], str], clean_environment: Path, tmp_path: Path
 ) -> None:

@@ -52,19 +52,18 @@ class Watch:
 def said(error: BaseException) -> str:
     """Return tracebacks with locals, as rich (and so Prefect) and Python show them."""
     console = Console(file=io.StringIO(), width=4000, record=True)
-    for hide in (True, False):
-        console.print(
-            Traceback.from_exception(
-                type(error),
-                error,
-                error.__traceback__,
-                width=4000,
-                show_locals=True,
-                locals_max_string=None,  # type: ignore[arg-type]
-                locals_max_length=None,  # type: ignore[arg-type]
-                locals_hide_dunder=hide,
-            )
+    console.print(
+        Traceback.from_exception(
+            type(error),
+            error,
+            error.__traceback__,
+            width=4000,
+            show_locals=True,
+            locals_max_string=None,  # type: ignore[arg-type]
+            locals_max_length=None,  # type: ignore[arg-type]
+            locals_hide_dunder=False,
         )
+    )
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
     stored = ""
     with suppress(TypeError, AttributeError, pickle.PicklingError):

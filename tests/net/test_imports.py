@@ -31,6 +31,7 @@ def test_who_asks_nobody_imports_no_http(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "activate",
     [

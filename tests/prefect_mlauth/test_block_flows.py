@@ -71,7 +71,10 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert account.key not in documents
 
 
-@pytest.mark.parametrize(("way", "flow"), [("worker", "profile"), ("execute", "profile_async")])
+@pytest.mark.parametrize(
+    ("way", "flow"),
+    [pytest.param("worker", "profile", marks=pytest.mark.load), ("execute", "profile_async")],
+)
 def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
     way: str, flow: str, project: Project, account: Account, profile: str, canary: str
 ) -> None:
@@ -89,6 +92,7 @@ def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
     assert account.key not in documents
 
 
+@pytest.mark.load
 def test_a_key_that_is_refused_fails_the_run_with_one_line(
     project: Project, account: Account, block: str
 ) -> None:

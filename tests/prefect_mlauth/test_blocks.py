@@ -165,6 +165,7 @@ def test_a_block_is_loaded_by_its_slug_where_nothing_of_ours_is_imported(
     assert "prefect_mlauth.blocks.ZenMLCredentials" in done.stdout, done.stderr
 
 
+@pytest.mark.process
 def test_a_pull_step_does_not_import_the_blocks() -> None:
     code = (
         "import sys, prefect_mlauth.steps, prefect_mlauth as ours\n"

@@ -32,14 +32,13 @@ def run(
     zenml_server: ZenMLServer,
     prefect_server: PrefectServer,
     registered_blocks: str,
+    documents_key: str,
     azure: Azure,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     """Runs code as a reader of the page does, with an account and a mounted key."""
     folder = tmp_path_factory.mktemp("blocks")
-    account = zenml_server.create_service_account("prefect-blocks")
-    _, key = zenml_server.create_api_key(account, "blocks")
-    (folder / "api-key").write_text(key.get_secret_value(), encoding="utf-8")
+    (folder / "api-key").write_text(documents_key, encoding="utf-8")
     (folder / "api-key").chmod(0o600)
     (folder / "tokens.json").write_text(f'{{"hf": "{CANARY}"}}', encoding="utf-8")
     vault = azure.vault()
@@ -51,7 +50,6 @@ def run(
             ("https://zenml.example.com", zenml_server.url),
             ("/run/secrets/zenml/api-key", str(folder / "api-key")),
             ("/run/secrets/tokens.json", str(folder / "tokens.json")),
-            ("prefect-prod", "prefect-blocks"),
             ('vault="acme"', f'vault="{vault.host.partition(".")[0]}"'),
         ):
             code = code.replace(readers, ours)
@@ -65,7 +63,7 @@ def run(
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
-        assert key.get_secret_value() not in said
+        assert documents_key not in said
         assert CANARY not in said
         return said
 
@@ -80,9 +78,9 @@ def section(title: str) -> str:
 
 def test_zenml_credentials(run: Run) -> None:
     said = run(section("ZenML Credentials"))
-    assert "works as prefect-blocks" in said
-    assert "logged in as prefect-blocks" in said
-    assert "passed as 'prefect-blocks'" in said
+    assert "works as prefect-prod" in said
+    assert "logged in as prefect-prod" in said
+    assert "passed as 'prefect-prod'" in said
 
 
 def test_a_profile(run: Run) -> None:
@@ -120,7 +118,7 @@ def test_a_referenced_secret(run: Run) -> None:
             """ZenMLCredentials(
                 store_url="https://zenml.example.com", api_key="file:///run/secrets/zenml/api-key"
             ).save("example")""",
-            "prefect-blocks",
+            "prefect-prod",
         ),
         (
             MLAuthProfile,

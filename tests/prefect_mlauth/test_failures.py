@@ -47,25 +47,16 @@ def test_a_literal_key_is_refused_and_said_to_have_leaked(
 
 
 def test_a_check_that_is_unknown_warns_and_goes_on_with_the_key(
-    way: str, project: Project, account: Account
+    project: Project, account: Account
 ) -> None:
     with faulty(answer(503)) as server:
         step = zenml_login(account, store_url=server.url, timeout=2)
-        run = project.run(way, project.deploy("show", step))
+        run = project.run("worker", project.deploy("show", step))
     assert run.result.state_type == "COMPLETED", run.text
     assert run.facts["env"]["ZENML_STORE_API_KEY"] == digest(account.key)
     (warning,) = [line for line in run.logs if "not proven: zenml, reachable: " in line]
     assert "HTTP 503" in warning
     assert run.left_over() == []
-
-
-def test_a_check_that_is_unknown_ends_the_run_with_a_token(
-    project: Project, account: Account
-) -> None:
-    with faulty(answer(429)) as server:
-        step = zenml_login(account, store_url=server.url, timeout=2, credential="api_token")
-        run = project.run("execute", project.deploy("show", step))
-    crashed_with(run, "throttles us (HTTP 429)")
 
 
 class Drips:

@@ -136,6 +136,7 @@ print(rooms(), plugins.entries.cache_info().misses)
 """
 
 
+@pytest.mark.process
 def test_a_step_imports_its_system_alone_and_asks_for_no_other_packages(tmp_path: Path) -> None:
     """Each would take milliseconds, at every run."""
     assert run(IMPORTS, tmp_path) == "[]\n['zenml'] 0\n"
@@ -168,6 +169,7 @@ print(["would have to be rotated" in fields[name]["description"] for name in fie
 """
 
 
+@pytest.mark.process
 def test_a_system_of_another_package_has_a_step_and_a_block(tmp_path: Path) -> None:
     entries = "acme = acme_mlauth.system:AcmeCredentials"
     said = run(ANOTHER, tmp_path, install(tmp_path / "site", "mlauth.systems", entries), PLUGIN)
@@ -196,6 +198,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.process
 def test_a_package_that_is_broken_takes_no_block_from_others(tmp_path: Path) -> None:
     entries = "acme = nowhere:AcmeCredentials"
     said = run(BROKEN, tmp_path, install(tmp_path / "site", "mlauth.systems", entries))

@@ -57,6 +57,7 @@ def test_a_secret_is_masked_before_and_after_zenml_adds_log_handlers(
     assert project.places_of([CANARY], run) == []
 
 
+@pytest.mark.parametrize("way", [pytest.param("worker", marks=pytest.mark.load), "execute"])
 def test_a_log_configuration_and_a_handler_of_the_users_stay_and_mask(
     way: str, project: Project, secret: str
 ) -> None:

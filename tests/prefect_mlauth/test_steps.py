@@ -32,25 +32,8 @@ def secret(tmp_path: Path) -> str:
     return f"file://{tmp_path}/canary"
 
 
-def test_later_steps_can_use_what_was_exported(project: Project, secret: str) -> None:
-    (project.folder / "hash.py").write_text(HASH)
-    later = {
-        "script": f"{sys.executable} {project.folder / 'hash.py'}",
-        "env": {"GOT": "{{ $CANARY }}"},
-    }
-    shell = {"prefect.deployments.steps.run_shell_script": later}
-    deployment = project.deploy_file("show", export_secrets(CANARY=secret), shell)
-    for way in WAYS:
-        run = project.run(way, deployment)
-        assert run.result.state_type == "COMPLETED", run.text
-        assert f"hash {digest(CANARY)}" in run.output
-        assert run.facts["env"]["CANARY"] == digest(CANARY)
-        assert "mlauth: set CANARY" in run.logs
-        assert project.places_of([CANARY], run) == []
-
-
-def test_a_profile_from_the_repository_that_was_cloned(
-    way: str, project: Project, account: Account, secret: str
+def test_a_profile_from_the_repository_that_was_cloned_and_a_later_step_that_uses_it(
+    project: Project, account: Account, secret: str
 ) -> None:
     repository = project.folder / "repository"
     repository.mkdir()
@@ -63,21 +46,29 @@ def test_a_profile_from_the_repository_that_was_cloned(
         subprocess.run([*git, *command], check=True)
     clone = {"id": "clone", "repository": f"file://{repository}"}
     profile = {"profile": "prod", "config": "{{ clone.directory }}/mlauth.toml"}
-    run = project.run(
-        way,
-        project.deploy(
-            "show",
-            {"prefect.deployments.steps.git_clone": clone},
-            {"prefect_mlauth.steps.activate_profile": profile},
-        ),
+    (project.folder / "hash.py").write_text(HASH)
+    later = {
+        "script": f"{sys.executable} {project.folder / 'hash.py'}",
+        "env": {"GOT": "{{ $CANARY }}"},
+    }
+    deployment = project.deploy_file(
+        "show",
+        {"prefect.deployments.steps.git_clone": clone},
+        {"prefect_mlauth.steps.activate_profile": profile},
+        export_secrets(HF_TOKEN=secret),
+        {"prefect.deployments.steps.run_shell_script": later},
     )
-    assert run.result.state_type == "COMPLETED", run.text
-    assert any(f"took the key of {account.name!r}" in line for line in run.logs)
-    env = run.facts["env"]
-    assert env["CANARY"] == digest(CANARY)
-    assert env["ZENML_STORE_API_KEY"] == digest(account.key)
-    assert project.places_of([account.key, CANARY], run) == []
-    assert run.left_over() == []
+    for way in WAYS:
+        run = project.run(way, deployment)
+        assert run.result.state_type == "COMPLETED", run.text
+        assert any(f"took the key of {account.name!r}" in line for line in run.logs)
+        assert "mlauth: set HF_TOKEN" in run.logs
+        assert f"hash {digest(CANARY)}" in run.output
+        env = run.facts["env"]
+        assert env["CANARY"] == env["HF_TOKEN"] == digest(CANARY)
+        assert env["ZENML_STORE_API_KEY"] == digest(account.key)
+        assert project.places_of([account.key, CANARY], run) == []
+        assert run.left_over() == []
 
 
 CALLS = """
@@ -133,6 +124,7 @@ def in_a_script(
     )
 
 
+@pytest.mark.load
 def test_plain_python_sync_and_async_gets_what_it_asked_for(
     tmp_path: Path, prefect_server: PrefectServer, account: Account
 ) -> None:

@@ -59,7 +59,9 @@ def async_block() -> None:
         loop.close()
 
 
-@pytest.mark.parametrize("use", [step, block, async_block])
+@pytest.mark.parametrize(
+    "use", [step, *(pytest.param(use, marks=pytest.mark.load) for use in (block, async_block))]
+)
 def test_ctrl_c_at_any_line_leaves_nothing(use: Callable[[], None]) -> None:
     """At each line of the code that sets and undoes, one after the other."""
     use()  # the first use imports modules, and those lines do not count

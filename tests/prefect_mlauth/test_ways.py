@@ -13,8 +13,22 @@ from tests.support.accounts import Account
 
 pytestmark = pytest.mark.timeout(300)
 
+SHOWN_ELSEWHERE = {
+    "flow-run execute": "test_zenml_login.py",
+    "a process worker": "test_zenml_login.py",
+    "a plain function": "what starts the subflow here",
+}
+SLOW = {"from_source and deploy"}
 
-@pytest.mark.parametrize("way", WAYS)
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=[pytest.mark.load] if way in SLOW else [])
+        for way in WAYS
+        if way not in SHOWN_ELSEWHERE
+    ],
+)
 def test_the_flow_runs_as_the_account(
     way: str, project: Project, make_account: Callable[[str], Account]
 ) -> None:

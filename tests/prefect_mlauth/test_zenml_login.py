@@ -19,16 +19,30 @@ pytestmark = pytest.mark.timeout(300)
 def test_the_flow_works_as_the_account_and_nothing_is_left(
     way: str, project: Project, account: Account
 ) -> None:
+    """What another account left over is emptied, and the user's settings stay."""
     step = zenml_login(account, service_account=account.name, stack="default")
     deployment = project.deploy("who", step)
     before = account.logins()
-    run = project.run(way, deployment)
+    run = project.run(
+        way,
+        deployment,
+        ZENML_STORE_API_TOKEN="canary-left-over",
+        ZENML_STORE_VERIFY_SSL="true",
+        ZENML_STORE_HTTP_TIMEOUT="17",
+        ZENML_LOCAL_STORES_PATH=str(project.folder / "stores"),
+    )
     assert run.result.state_type == "COMPLETED", run.text
     assert run.facts["account"] == account.name
     assert account.logins() == before + 2  # the step's, and that of ZenML's own client
     env = run.facts["env"]
     assert env["ZENML_STORE_API_KEY"] == digest(account.key)
     assert env["DISABLE_CREDENTIALS_DISK_CACHING"] == "true"
+    assert env.get("ZENML_STORE_API_TOKEN", digest("")) == digest("")
+    assert env["ZENML_STORE_VERIFY_SSL"] == "true"
+    assert env["ZENML_STORE_HTTP_TIMEOUT"] == "17"
+    assert env["ZENML_LOCAL_STORES_PATH"] == str(project.folder / "stores")
+    assert "replaced earlier values in the environment: ZENML_STORE_API_TOKEN" in run.text
+    assert "canary" not in run.output + run.text
     assert {"ZENML_STORE_URL", "ZENML_STORE_API_KEY"} <= set(run.facts["at_import"])
     assert run.facts["private"]
     assert Path(env["ZENML_CONFIG_PATH"]).is_relative_to(run.folder)
@@ -39,6 +53,7 @@ def test_the_flow_works_as_the_account_and_nothing_is_left(
     assert search([account.key], account.server.folder).found == []
 
 
+@pytest.mark.parametrize("way", [pytest.param("worker", marks=pytest.mark.load), "execute"])
 @pytest.mark.usefixtures("counted")
 def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     way: str, project: Project, account: Account, tmp_path: Path
@@ -63,29 +78,6 @@ def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     assert Path(run.facts["artifact"]).exists()
 
 
-def test_variables_of_another_account_are_emptied_and_the_users_settings_stay(
-    way: str, project: Project, account: Account
-) -> None:
-    deployment = project.deploy("who", zenml_login(account))
-    run = project.run(
-        way,
-        deployment,
-        ZENML_STORE_API_TOKEN="canary-left-over",
-        ZENML_STORE_VERIFY_SSL="true",
-        ZENML_STORE_HTTP_TIMEOUT="17",
-        ZENML_LOCAL_STORES_PATH=str(project.folder / "stores"),
-    )
-    assert run.result.state_type == "COMPLETED", run.text
-    assert run.facts["account"] == account.name
-    env = run.facts["env"]
-    assert env.get("ZENML_STORE_API_TOKEN", digest("")) == digest("")
-    assert env["ZENML_STORE_VERIFY_SSL"] == "true"
-    assert env["ZENML_STORE_HTTP_TIMEOUT"] == "17"
-    assert env["ZENML_LOCAL_STORES_PATH"] == str(project.folder / "stores")
-    assert "replaced earlier values in the environment: ZENML_STORE_API_TOKEN" in run.text
-    assert "canary" not in run.output + run.text
-
-
 def test_a_client_that_an_earlier_step_used_works_as_the_account(
     project: Project, account: Account
 ) -> None:
@@ -99,6 +91,7 @@ def test_a_client_that_an_earlier_step_used_works_as_the_account(
     assert run.facts["account"] == account.name
 
 
+@pytest.mark.load
 def test_two_accounts_at_once_stay_who_they_are_when_they_log_in_again(
     project: Project, counted: Account, make_account: Callable[[str], Account], tmp_path: Path
 ) -> None:

@@ -154,7 +154,7 @@ def test_zenmls_answers(zenml: Settable, path: str) -> None:
     zenml.wrong = {}
     assert mlauth.check(credentials).status is Status.PASSED  # what follows is due to the answer
 
-    @settings(asking, max_examples=150)
+    @asking
     @given(answers(WRONG[path]))
     @example(Answer(200, RIGHT[path]))
     @example(Answer(401, b"[" * 900 + b"]" * 900))

@@ -92,6 +92,7 @@ def as_settings(variables: Mapping[str, str]) -> Exports:
 WORKERS = ["environment", "user-assigned", "imds", "service_principal", "workload_identity"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", WORKERS)
 @pytest.mark.parametrize("exported", [as_secrets, as_settings])
 def test_whatever_the_order_of_steps_the_worker_is_who_asks(
@@ -104,20 +105,19 @@ def test_whatever_the_order_of_steps_the_worker_is_who_asks(
     before = dict(os.environ)
     with active(exported(place.azure.service_principal(place.flow))):  # first what it was given
         place.read()
-        place.read_elsewhere()
         with active(exported(place.azure.service_principal(place.azure.identity()))):  # once more
             place.read()
             place.read_elsewhere()
         place.read()
-    assert place.asked() == (5, 0)
+    assert place.asked() == (4, 0)
     place.read()  # first read
     with active(exported(place.azure.service_principal(place.flow))):
         place.read()
-        place.read_elsewhere()
-    assert place.asked() == (8, 0)
+    assert place.asked() == (6, 0)
     assert dict(os.environ) == before
 
 
+@pytest.mark.process
 def test_an_emptied_variable_keeps_the_workers_own_value_too(
     place: Place, worker: Callable[[Mapping[str, str]], None]
 ) -> None:
@@ -129,6 +129,7 @@ def test_an_emptied_variable_keeps_the_workers_own_value_too(
     assert place.asked() == (2, 0)
 
 
+@pytest.mark.process
 def test_overlapping_activations_that_end_in_any_order_keep_the_workers_own_values(
     place: Place, worker: Callable[[Mapping[str, str]], None]
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_name_is_refused_with_key_vaults_own_rule(text: str, said: str) -> Non
     assert said in str(caught.value)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "text",
     [
@@ -655,6 +656,7 @@ def test_a_setting_with_which_nothing_can_be_asked_is_said(
     assert said in refused(reference(vault), StoreUnreachable)
 
 
+@pytest.mark.process
 def test_a_missing_library_is_one_line_that_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['azure.identity'] = None\n"
@@ -667,6 +669,7 @@ def test_a_missing_library_is_one_line_that_names_the_extra() -> None:
     assert "mlauth[azurekv]" in done.stdout
 
 
+@pytest.mark.process
 def test_explain_shows_place_identity_and_time_limits(vault: Vault) -> None:
     vault.put("key", CANARY)
     command = [sys.executable, "-m", "mlauth.cli", "explain", str(reference(vault))]

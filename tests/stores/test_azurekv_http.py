@@ -294,6 +294,7 @@ for line in open("/proc/self/status"):  # getrusage begins with what the parent 
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", ["vault", "endpoint"])
 def test_a_small_answer_takes_little_memory(azure: Azure, use: Use, place: str) -> None:
     vault, identity = azure.vault(), azure.identity("get")

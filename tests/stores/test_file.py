@@ -108,6 +108,7 @@ def test_a_limit_of_this_process_that_is_reached_is_a_transient_fault(tmp_path: 
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+@pytest.mark.process
 def test_a_name_that_the_locale_cannot_write(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom mlauth import SecretReference\nfrom mlauth.storing import SecretStore\n"
@@ -163,6 +164,7 @@ def as_nobody(call: str, key: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.process
 def test_a_file_that_this_user_may_not_read_says_who_may_not(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(CANARY)
@@ -280,6 +282,7 @@ class TestWriting:
             assert CANARY not in str(caught.value)
         assert {path.name for path in self.folder.iterdir()} == {"pipe", "file"}
 
+    @pytest.mark.process
     def test_a_full_disk_leaves_the_old_value_and_no_piece_of_the_new_one(self) -> None:
         """In a process of its own, a limit on the size of files has the same effect."""
         self.key.write_text("old")
@@ -302,6 +305,7 @@ class TestWriting:
         assert self.key.read_text() == "old"
         assert [path.name for path in self.folder.iterdir()] == ["key"]
 
+    @pytest.mark.process
     def test_the_next_write_removes_the_value_that_a_killed_process_left(
         self,
     ) -> None:
@@ -337,6 +341,7 @@ class TestWriting:
         assert read(self.key) == "1"
         assert [path.name for path in self.folder.iterdir()] == ["key"]
 
+    @pytest.mark.process
     @pytest.mark.skipif(
         not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode != 0,
         reason="this user may not mount anything, not even in a name space of its own",
@@ -362,6 +367,7 @@ class TestWriting:
         assert done.stdout.startswith("StoreUnavailable file://"), done.stderr
         assert "it is mounted, and can only be changed at its origin" in done.stdout
 
+    @pytest.mark.process
     @pytest.mark.parametrize(
         "call",
         [

@@ -26,6 +26,7 @@ from tests.support.managed import ManagedProcess
 from tests.support.servers import PrefectServer, ProcessWorker, ServerError, ZenMLServer
 
 QUICK_HASHES = Path(__file__).parent / "quick_hashes"
+SHORT_LOCKS = Path(__file__).parent / "short_locks"
 
 
 @contextmanager
@@ -59,7 +60,8 @@ class Servers:
         key = " ".join((name, *arguments))
         if key not in self._answers:
             start: Callable[..., Any] = getattr(self, f"_{name}")
-            self._answers[key] = start(private_folder(folder / "-".join((name, *arguments))))
+            private = private_folder(folder / "-".join((name, *arguments)))
+            self._answers[key] = start(private, *arguments)
         return self._answers[key]
 
     def close(self) -> None:
@@ -82,14 +84,18 @@ class Servers:
         return folder, self.zenml.port, self.zenml.admin_password.get_secret_value()
 
     def _prefect(self, folder: Path) -> tuple[Path, int]:
-        self.prefect = PrefectServer(folder, ui=False)
+        self.prefect = PrefectServer(folder, ui=False, env={"PYTHONPATH": str(SHORT_LOCKS)})
         self._started(self.prefect)
         return folder, self.prefect.port
 
-    def _worker(self, folder: Path) -> Path:
+    def _worker(self, folder: Path, _process: str) -> Path:
         # It imports Prefect and ZenML for every run, so it is not traced; other workers are.
         self._started(ProcessWorker(folder, self.prefect, pool=folder.name))
         return folder
+
+    def _account(self, _folder: Path, name: str) -> str:
+        account = self.zenml.create_service_account(name)
+        return self.zenml.create_api_key(account, "documents")[1].get_secret_value()
 
     def _flavor(self, folder: Path) -> None:
         environment = {

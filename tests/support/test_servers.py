@@ -27,6 +27,8 @@ from tests.support.servers import (
 )
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.process
+
 
 def alive(pids: list[int]) -> list[int]:
     found = []

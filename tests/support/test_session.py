@@ -58,6 +58,7 @@ def test_it(number, ask, worker_id):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mode", ["crash", "wait"])
 def test_what_a_session_started_once_ends_with_it(mode: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)

@@ -61,6 +61,7 @@ def test_the_variable_of_a_system_is_left_to_it(name: str) -> None:
     )
 
 
+@pytest.mark.process
 def test_other_variables_load_no_system() -> None:
     code = (
         "import sys; from mlauth.systems.env import EnvironmentSecrets\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+import pytest
+
 from tests.versions import test_matrix
 from tests.versions.environments import HERE, find_python
 from tests.versions.matrix import CAPABILITIES, ENVIRONMENTS, PAGE, ROOT, page
@@ -36,6 +38,7 @@ def test_the_newest_pair_is_the_one_of_the_other_tests() -> None:
     assert f"zenml[server]=={pair.version('zenml')}" in lock
 
 
+@pytest.mark.process
 def test_a_python_that_is_not_on_this_machine_is_not_found() -> None:
     assert find_python("3.99") is None
     assert find_python(HERE) == sys.executable

@@ -180,6 +180,7 @@ def test_a_url_that_programs_read_as_two_hosts_is_not_asked(
     )
 
 
+@pytest.mark.process
 def test_a_pipeline_on_the_local_store_stops_and_a_near_miss_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
