@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 def test_the_flow_works_as_the_account_and_nothing_is_left(
     way: str, project: Project, account: Account
 ) -> None:
-    """What another account left over is emptied, and the user's settings stay."""
+    """Variables of another account are emptied, and the user's settings stay."""
     step = zenml_login(account, service_account=account.name, stack="default")
     deployment = project.deploy("who", step)
     before = account.logins()

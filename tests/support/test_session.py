@@ -60,7 +60,7 @@ def test_it(number, ask, worker_id):
 
 @pytest.mark.process
 @pytest.mark.parametrize("mode", ["crash", "wait"])
-def test_what_a_session_started_once_ends_with_it(mode: str, tmp_path: Path) -> None:
+def test_the_servers_of_a_session_end_with_it(mode: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
