@@ -61,6 +61,13 @@ def run(
     return done
 
 
+IMPORTS_NOTHING = pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="Python 3.13.0 cannot import ssl in a working directory that was deleted",
+)
+
+
+@IMPORTS_NOTHING
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -82,6 +89,7 @@ def test_a_working_directory_that_was_deleted(
     )
 
 
+@IMPORTS_NOTHING
 def test_a_deleted_working_directory_does_not_stop_a_run_with_an_absolute_config(
     folder: Path,
 ) -> None:
