@@ -283,7 +283,9 @@ def test_a_retain_period_that_keeps_no_key_is_refused(setting: Setting, minutes:
 def test_a_profile_without_a_zenml_account_and_a_missing_name_are_wrong_use(
     setting: Setting,
 ) -> None:
-    with pytest.raises(mlauth.MLAuthError, match=r"the profile has no \[zenml\], so no key"):
+    with pytest.raises(
+        mlauth.MLAuthError, match=r"the profile has no \[zenml\], so there is no key to rotate"
+    ):
         mlauth.rotate_zenml(Profile.model_validate({"env": {"A": "env://B"}}))
     done = subprocess.run(
         [sys.executable, "-m", "mlauth.cli", "rotate", "zenml"], capture_output=True, text=True
