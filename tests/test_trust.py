@@ -220,7 +220,13 @@ print(RestZenStore(config=configuration, skip_default_registrations=True).server
 """
 
     @pytest.mark.process
-    @pytest.mark.parametrize("given", ["field", "path", "text", "off and field"])
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "off and field",
+            *(pytest.param(each, marks=pytest.mark.load) for each in ("field", "path", "text")),
+        ],
+    )
     def test_it_trusts_the_same_cas_as_the_check(
         self,
         given: str,

@@ -130,7 +130,8 @@ def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
         assert search([key], place).found == []
 
 
-@pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
+@pytest.mark.load
+@pytest.mark.parametrize("way", ["worker", "execute"])
 def test_the_rotation_of_a_key_in_key_vault_runs(
     way: str,
     tmp_path: Path,

@@ -81,6 +81,8 @@ class Project:
         self.folder, self.server, self.worker, self.python = folder, server, worker, python
         self.flows = folder / "flows"
         shutil.copytree(Path(__file__).parent / "flows", self.flows)
+        # Tests in other processes have folders of the same name, on the same server.
+        self.name = f"{folder.name}-{uuid.uuid4().hex[:8]}"
         self._count = 0
 
     def deploy(
@@ -119,7 +121,7 @@ class Project:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{self.folder.name}-{self._count}"
+        return f"{self.name}-{self._count}"
 
     def _pull(self, steps: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         code = {"directory": str(self.flows)}

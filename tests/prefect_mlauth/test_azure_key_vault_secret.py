@@ -127,7 +127,8 @@ def test_names_that_key_vault_does_not_have_are_refused_and_not_repeated(
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize("flow", [pytest.param("secret", marks=pytest.mark.load), "secret_async"])
+@pytest.mark.load
+@pytest.mark.parametrize("flow", ["secret", "secret_async"])
 def test_a_flow_reads_and_writes_a_secret(
     flow: str,
     project: Project,

@@ -48,7 +48,10 @@ def profile(account: Account, canary: str, prefect_api: PrefectServer, tmp_path:
     return name
 
 
-@pytest.mark.parametrize(("way", "flow"), [("worker", "login"), ("execute", "login_async")])
+@pytest.mark.parametrize(
+    ("way", "flow"),
+    [("worker", "login"), pytest.param("execute", "login_async", marks=pytest.mark.load)],
+)
 def test_a_flow_works_as_the_account_until_the_with_ends(
     way: str, flow: str, project: Project, account: Account, block: str
 ) -> None:
@@ -171,6 +174,7 @@ def in_a_script(
     )
 
 
+@pytest.mark.load
 def test_plain_python_sync_and_async_uses_a_block(
     prefect_api: PrefectServer, account: Account, block: str, tmp_path: Path
 ) -> None:
@@ -204,6 +208,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.load
 def test_tasks_in_other_processes_have_the_credentials_and_mask_them(
     prefect_api: PrefectServer, account: Account, block: str, tmp_path: Path
 ) -> None:

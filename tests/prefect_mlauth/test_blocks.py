@@ -359,6 +359,7 @@ def save_by_rest(
     return name
 
 
+@pytest.mark.load
 def test_a_run_that_loads_a_literal_fails_without_repeating_it(
     project: Project, prefect_api: PrefectServer, canary: str
 ) -> None:

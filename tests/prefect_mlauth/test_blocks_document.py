@@ -127,6 +127,7 @@ def test_a_referenced_secret(run: Run) -> None:
         ),
     ],
 )
+@pytest.mark.load
 def test_the_example_that_the_catalogue_shows(
     run: Run, block: type[Block], made: str, said: str
 ) -> None:

@@ -74,7 +74,10 @@ class Drips:
             self.client_gone.set()
 
 
-@pytest.mark.parametrize(("way", "credential"), [("execute", "api_key"), ("worker", "api_token")])
+@pytest.mark.parametrize(
+    ("way", "credential"),
+    [pytest.param("execute", "api_key", marks=pytest.mark.load), ("worker", "api_token")],
+)
 def test_a_service_that_hangs_holds_up_neither_the_step_nor_the_end_of_the_process(
     way: str, credential: str, project: Project, account: Account, prefect_server: PrefectServer
 ) -> None:

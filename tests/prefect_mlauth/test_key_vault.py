@@ -13,6 +13,7 @@ from tests.support.servers import PrefectServer
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
 def test_a_flows_own_azure_identity_becomes_that_of_no_later_step_and_of_no_block(
     way: str, project: Project, prefect_api: PrefectServer, azure: Azure
 ) -> None:

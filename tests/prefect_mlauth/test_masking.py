@@ -48,6 +48,7 @@ def shows_the_mask(run: Run, times: int) -> None:
         assert run.output.count(line) == times, (line, run.output)
 
 
+@pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
 def test_a_secret_is_masked_before_and_after_zenml_adds_log_handlers(
     way: str, project: Project, secret: str
 ) -> None:
@@ -57,7 +58,7 @@ def test_a_secret_is_masked_before_and_after_zenml_adds_log_handlers(
     assert project.places_of([CANARY], run) == []
 
 
-@pytest.mark.parametrize("way", [pytest.param("worker", marks=pytest.mark.load), "execute"])
+@pytest.mark.load
 def test_a_log_configuration_and_a_handler_of_the_users_stay_and_mask(
     way: str, project: Project, secret: str
 ) -> None:

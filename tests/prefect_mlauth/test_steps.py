@@ -32,6 +32,7 @@ def secret(tmp_path: Path) -> str:
     return f"file://{tmp_path}/canary"
 
 
+@pytest.mark.load
 def test_a_profile_from_the_repository_that_was_cloned_and_a_later_step_that_uses_it(
     project: Project, account: Account, secret: str
 ) -> None:

@@ -18,7 +18,7 @@ SHOWN_ELSEWHERE = {
     "a process worker": "test_zenml_login.py",
     "a plain function": "what starts the subflow here",
 }
-SLOW = {"from_source and deploy"}
+SLOW = {"from_source and deploy", "serve", "the engine, with the id as variable"}
 
 
 @pytest.mark.parametrize(

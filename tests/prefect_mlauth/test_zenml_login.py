@@ -78,6 +78,7 @@ def test_with_a_token_the_key_stays_out_and_one_login_is_all(
     assert Path(run.facts["artifact"]).exists()
 
 
+@pytest.mark.load
 def test_a_client_that_an_earlier_step_used_works_as_the_account(
     project: Project, account: Account
 ) -> None:

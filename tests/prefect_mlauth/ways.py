@@ -69,7 +69,7 @@ def by_run(way: str) -> Callable[[Project, Account, Account], dict[str, Any]]:
 
 
 def served(project: Project, account: Account, other: Account) -> dict[str, Any]:
-    name = f"{project.folder.name}-served"
+    name = f"{project.name}-served"
     with Script(project.folder, project.server, {name: "show"}, {}, python=project.python):
         add_steps(project.server, f"show/{name}", zenml_login(account))
         found = project.server.request("GET", f"/deployments/name/show/{name}")
@@ -79,7 +79,7 @@ def served(project: Project, account: Account, other: Account) -> dict[str, Any]
 
 
 def deployed(project: Project, account: Account, other: Account) -> dict[str, Any]:
-    name = f"{project.folder.name}-deployed"
+    name = f"{project.name}-deployed"
     project.script("deployed.py", str(project.flows), project.worker.pool, name)
     add_steps(project.server, f"show/{name}", zenml_login(account))
     run = project.run("worker", f"show/{name}")

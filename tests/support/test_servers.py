@@ -41,6 +41,7 @@ def alive(pids: list[int]) -> list[int]:
     return found
 
 
+@pytest.mark.load
 def test_no_secret_is_in_a_repr_a_command_line_or_the_log(zenml_server: ZenMLServer) -> None:
     account = zenml_server.create_service_account("of-the-launchers")
     key_id, key = zenml_server.create_api_key(account, "key")

@@ -60,6 +60,7 @@ def test_it(number, ask, worker_id):
 
 @pytest.mark.process
 @pytest.mark.parametrize("mode", ["crash", "wait"])
+@pytest.mark.load
 def test_the_servers_of_a_session_end_with_it(mode: str, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)

@@ -207,6 +207,7 @@ def test_a_pipeline_of_a_deactivated_account_stops(me: Account) -> None:
         zenml_mlauth.check(me.name)
 
 
+@pytest.mark.load
 def test_with_warn_a_failed_check_lets_the_pipeline_go_on(
     me: Account, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,6 +220,7 @@ def test_with_warn_a_failed_check_lets_the_pipeline_go_on(
     assert "the service account check failed; going on all the same" in warning
 
 
+@pytest.mark.load
 def test_a_server_that_answers_503_to_the_check_is_a_warning(
     account: Account, registered: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -232,6 +234,7 @@ def test_a_server_that_answers_503_to_the_check_is_a_warning(
     assert "HTTP 503" in warning
 
 
+@pytest.mark.load
 def test_a_run_costs_no_login_and_one_check_a_minute(
     account: Account, registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +329,7 @@ def test_a_proxy_before_a_server_on_this_machine_is_said(me: Account) -> None:
         assert detour.requests == []
 
 
-@pytest.mark.parametrize("position", ["first", "last"])
+@pytest.mark.parametrize("position", [pytest.param("first", marks=pytest.mark.load), "last"])
 def test_the_failure_hooks_message_arrives_whichever_alerter_is_first(
     me: Account, position: str
 ) -> None:
@@ -368,6 +371,7 @@ def test_alone_it_says_that_nobody_listens(me: Account, caplog: pytest.LogCaptur
 
 
 @pytest.mark.usefixtures("counted")
+@pytest.mark.load
 def test_a_step_in_another_process_is_checked_there(
     me: Account, zenml_server: ZenMLServer, tmp_path: Path
 ) -> None:
@@ -384,7 +388,7 @@ def test_a_step_in_another_process_is_checked_there(
     assert search([me.key], tmp_path).found == [str(me.file)]
 
 
-@pytest.mark.parametrize("check_steps", [True, False])
+@pytest.mark.parametrize("check_steps", [True, pytest.param(False, marks=pytest.mark.load)])
 def test_a_step_that_would_run_as_somebody_else_in_its_process_stops_there(
     me: Account, zenml_server: ZenMLServer, monkeypatch: pytest.MonkeyPatch, check_steps: bool
 ) -> None:
@@ -400,6 +404,7 @@ def test_a_step_that_would_run_as_somebody_else_in_its_process_stops_there(
         assert len(traced()) == 1
 
 
+@pytest.mark.load
 def test_skipping_stack_validation_leaves_the_check_in_the_steps(
     me: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +454,7 @@ def profile(folder: Path, account: str, **env: str) -> str:
     return str(write_profile(folder, "prod", zenml=zenml, env=env))
 
 
+@pytest.mark.load
 def test_the_profiles_other_credentials_are_checked_at_submission(
     me: Account, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from tests.zenml_mlauth.pipelines import ROOT
 pytestmark = pytest.mark.usefixtures("component_flavor")
 
 
+@pytest.mark.load
 def test_the_commands_register_a_stack_with_the_component(
     zenml_server: ZenMLServer, tmp_path: Path
 ) -> None:
