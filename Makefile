@@ -36,10 +36,10 @@ demo: $(VENV)/.installed ## a real Prefect deployment runs a real ZenML pipeline
 
 unit: $(VENV)/.installed ## the tests that need no real server, in about a minute
 	@$(BIN)/python -m pytest -m "not (server or process or load or browser or matrix or clients)" \
-	  $(or $(strip $(ARGS)),--numprocesses 3 --dist worksteal)
+	  $(or $(strip $(ARGS)),--numprocesses 4 --dist worksteal)
 
 test: $(VENV)/.installed ## all tests, and enough coverage (with ARGS: only these tests, any coverage)
-	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 3 --dist worksteal)
+	@$(BIN)/python -m pytest $(if $(strip $(ARGS)),$(ARGS),--cov --numprocesses 4 --dist worksteal)
 
 test-load: $(VENV)/.installed ## the long tests: hundreds of processes, and whether anything is left behind
 	@$(BIN)/python -m pytest -m load $(ARGS)

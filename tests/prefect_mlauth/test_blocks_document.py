@@ -83,17 +83,20 @@ def test_zenml_credentials(run: Run) -> None:
     assert "passed as 'prefect-prod'" in said
 
 
+@pytest.mark.load
 def test_a_profile(run: Run) -> None:
     said = run(section("mlauth Profile"))
     assert said.index("set: True") < said.index("set: False")
 
 
+@pytest.mark.load
 def test_a_secret_of_key_vault(run: Run) -> None:
     said = run(section("Azure Key Vault Secret"))
     assert re.search(r"written as azurekv://[\w-]+/hf-token\?version=[0-9a-f]{32}\b", said)
     assert "is the new one: True" in said
 
 
+@pytest.mark.load
 def test_a_referenced_secret(run: Run) -> None:
     said = run(section("Referenced Secret"))
     assert re.search(r"written to file://\S+/tokens.json#hf\n", said)

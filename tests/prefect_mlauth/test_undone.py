@@ -178,6 +178,7 @@ for run in (in_time, with_a_task):
 """
 
 
+@pytest.mark.load
 def test_a_timeout_that_comes_during_a_login_leaves_nothing(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
