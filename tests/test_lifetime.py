@@ -263,8 +263,9 @@ def at_line(
 ) -> Iterator[list[str]]:
     """Call a function at the n-th line of these files that this thread runs from here on.
 
-    The line that leaves a `with` does not count. Python looks for signals there only after
-    `__exit__`, so no Ctrl-C comes before. An error from a tracer would leave a lock held for ever.
+    Two events do not count, because an error from a tracer would leave a lock held there for ever,
+    and a signal does not: the line that leaves a `with`, where Python looks for signals only after
+    `__exit__`, and the same line again, as in the loop of a comprehension of Python 3.12.
     """
     lines: list[str] = []
     last: dict[int, int] = {}
@@ -276,7 +277,7 @@ def at_line(
         is_left = line_before > frame.f_lineno and (
             linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
         )
-        if event == "line" and not is_left:
+        if event == "line" and not is_left and line_before != frame.f_lineno:
             lines.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
             if len(lines) == number:
                 then()
