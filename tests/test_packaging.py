@@ -68,11 +68,11 @@ def libraries(module: str) -> set[str]:
     files = file.parent.rglob("*.py") if file.name == "__init__.py" else [file]
     packages = {name for path in files for name in imported(path.read_text(encoding="utf-8"))}
     core = {canonicalize_name(each.name) for each in REQUIRED if not each.marker}
-    of = metadata.packages_distributions()
+    of = metadata.packages_distributions()  # in Python 3.10 without wheels that do not list them
     return {
         name
         for name in packages - {*sys.stdlib_module_names, *PACKAGES}
-        if not core & {canonicalize_name(each) for each in of.get(name, ())}
+        if not core & {canonicalize_name(each) for each in (name, *of.get(name, ()))}
     }
 
 
