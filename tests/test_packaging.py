@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 from mlauth import stores, systems
 from mlauth.extras import extras_of
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mlauth", "prefect_mlauth", "zenml_mlauth")
 REQUIRED = [Requirement(each) for each in metadata.requires("mlauth") or ()]

@@ -25,6 +25,8 @@ from tests.leaks.watching import Watch, watching
 from tests.support.azure import Azure
 from tests.support.canaries import canary, leaks, token
 
+pytestmark = pytest.mark.process
+
 BOM, HALF = "\ufeff", "\udce9"  # HALF: what a byte that is not UTF-8 becomes in os.environ
 SPOILT: dict[str, Callable[[str], str]] = {
     "a newline after it": lambda text: text + "\n",

@@ -175,6 +175,7 @@ def ways(here: Here, url: str) -> dict[str, Callable[[], Any]]:
     }
 
 
+@pytest.mark.process
 @pytest.mark.skipif(
     sys.version_info[:3] == (3, 13, 0), reason="Python 3.13.0 crashes under this tracer"
 )

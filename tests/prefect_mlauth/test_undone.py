@@ -59,6 +59,7 @@ def async_block() -> None:
         loop.close()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "use", [step, *(pytest.param(use, marks=pytest.mark.load) for use in (block, async_block))]
 )

@@ -27,6 +27,8 @@ from tests.support.key_vault import Vault
 from tests.support.web import Answer, Call, serve
 from tests.support.zenml_keys import api_key
 
+pytestmark = pytest.mark.process
+
 KEY, TOKEN = api_key(), "c4n4ry-t0ken"  # a service sends back what it was sent
 SECONDS = 0.5  # that one question may take, retries of what may pass included
 
