@@ -165,6 +165,7 @@ class TestExec:
         assert account.key not in done.stdout
         assert account.key not in done.stderr
 
+    @pytest.mark.load
     def test_its_own_exit_codes_are_those_of_env(self, account: Account) -> None:
         Path("plain").write_text("")
         Path("broken").write_text("#!/nowhere/interpreter\n")

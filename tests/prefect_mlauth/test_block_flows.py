@@ -74,10 +74,8 @@ def test_a_flow_works_as_the_account_until_the_with_ends(
     assert account.key not in documents
 
 
-@pytest.mark.parametrize(
-    ("way", "flow"),
-    [pytest.param("worker", "profile", marks=pytest.mark.load), ("execute", "profile_async")],
-)
+@pytest.mark.load
+@pytest.mark.parametrize(("way", "flow"), [("worker", "profile"), ("execute", "profile_async")])
 def test_a_flow_has_a_profiles_credentials_until_the_with_ends(
     way: str, flow: str, project: Project, account: Account, profile: str, canary: str
 ) -> None:

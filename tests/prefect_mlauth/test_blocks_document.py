@@ -76,6 +76,7 @@ def section(title: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
 
 
+@pytest.mark.load
 def test_zenml_credentials(run: Run) -> None:
     said = run(section("ZenML Credentials"))
     assert "works as prefect-prod" in said

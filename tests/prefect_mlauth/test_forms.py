@@ -137,6 +137,7 @@ print(rooms(), plugins.entries.cache_info().misses)
 
 
 @pytest.mark.process
+@pytest.mark.load
 def test_a_step_imports_its_system_alone_and_asks_for_no_other_packages(tmp_path: Path) -> None:
     """Each would take milliseconds, at every run."""
     assert run(IMPORTS, tmp_path) == "[]\n['zenml'] 0\n"
@@ -199,6 +200,7 @@ except Exception as error:
 
 
 @pytest.mark.process
+@pytest.mark.load
 def test_a_package_that_is_broken_takes_no_block_from_others(tmp_path: Path) -> None:
     entries = "acme = nowhere:AcmeCredentials"
     said = run(BROKEN, tmp_path, install(tmp_path / "site", "mlauth.systems", entries))

@@ -211,7 +211,7 @@ def test_a_key_in_key_vault_gets_a_new_version(setting: Setting, vault: Vault) -
     assert timedelta(hours=23, minutes=58) < day <= timedelta(days=1)
 
 
-@pytest.fixture(params=["full", "closed"])
+@pytest.fixture(params=["full", pytest.param("closed", marks=pytest.mark.load)])
 def output(request: pytest.FixtureRequest) -> Iterator[int]:
     """An output that cannot be written to: a disk that is full, a pipe that nobody reads."""
     if request.param == "full":
@@ -633,7 +633,13 @@ def test_a_write_without_an_answer_that_was_made_is_found_out(
     assert rotation.version
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.load),
+    ],
+)
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
 def test_a_signal_after_the_rotation_changes_neither_its_end_nor_the_exit_code(
     setting: Setting, front: Proxy, vault: Vault, number: int, stored: bool
