@@ -82,7 +82,7 @@ def test_a_block_is_found_filled_in_saved_and_used_by_a_flow(
     readers = "prod", URL, "file:///run/secrets/zenml/api-key", "prefect-prod"
     fill_in(browser, form, readers)
     picture(browser, "block-form.png")
-    assert "so a secret would have to be rotated" in text(browser)
+    assert "so a secret in it would have to be rotated" in text(browser)
     ours = "from-the-ui", account.url, account.reference, account.name
     fill_in(browser, form, ours)
     browser.find_element(By.XPATH, "//button[@type='submit']").click()
