@@ -88,6 +88,7 @@ def test_every_step_takes_what_the_examples_give_it() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.load
 def test_the_recipe_to_replace_really_does_not_work() -> None:
     (recipe,) = yaml.safe_load(blocks("yaml")[1])
     ((name, inputs),) = recipe.items()

@@ -86,6 +86,7 @@ def test_the_example_for_kubernetes_runs_as_its_work_pool_runs_it(
 
 
 @pytest.mark.parametrize("way", ["worker", pytest.param("execute", marks=pytest.mark.load)])
+@pytest.mark.load
 def test_the_example_on_prefect_runs_with_its_key_in_key_vault(
     way: str,
     tmp_path: Path,

@@ -420,6 +420,7 @@ def test_skipping_stack_validation_leaves_the_check_in_the_steps(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.load
 def test_what_a_step_prints_and_logs_is_masked(
     me: Account, tmp_path: Path, zenml_server: ZenMLServer
 ) -> None:
